@@ -172,6 +172,8 @@ class Approval(_message.Message):
     VALUE_FIELD_NUMBER: _builtins.int
     ALLOWED_DECISIONS_FIELD_NUMBER: _builtins.int
     THREAD_FIELD_NUMBER: _builtins.int
+    REQUIRED_COUNT_FIELD_NUMBER: _builtins.int
+    APPROVED_BY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. tenants/{tenant}/approvals/{approval}"""
     run: _builtins.str
@@ -208,6 +210,8 @@ class Approval(_message.Message):
     """What the decider said."""
     thread: _builtins.str
     """The thread of the run."""
+    required_count: _builtins.int
+    """How many people must approve; 1 unless policy says more. One rejection is enough."""
     @_builtins.property
     def args(self) -> _struct_pb2.Struct:
         """The validated arguments with defaults."""
@@ -248,6 +252,10 @@ class Approval(_message.Message):
     def allowed_decisions(self) -> _containers.RepeatedScalarFieldContainer[Global___Decision.ValueType]:
         """Decisions that this approval takes."""
 
+    @_builtins.property
+    def approved_by(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Who has approved so far."""
+
     def __init__(
         self,
         *,
@@ -279,10 +287,12 @@ class Approval(_message.Message):
         value: _struct_pb2.Value | None = ...,
         allowed_decisions: _abc.Iterable[Global___Decision.ValueType] | None = ...,
         thread: _builtins.str = ...,
+        required_count: _builtins.int = ...,
+        approved_by: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "args_schema", b"args_schema", "create_time", b"create_time", "decide_time", b"decide_time", "edited_args", b"edited_args", "expire_time", b"expire_time", "question", b"question", "value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "allowed_decisions", b"allowed_decisions", "args", b"args", "args_schema", b"args_schema", "comment", b"comment", "create_time", b"create_time", "decide_time", b"decide_time", "decided_by", b"decided_by", "decision", b"decision", "digest", b"digest", "edited_args", b"edited_args", "effect", b"effect", "expire_time", b"expire_time", "kind", b"kind", "name", b"name", "on_behalf_of", b"on_behalf_of", "question", b"question", "rationale", b"rationale", "risk", b"risk", "roles", b"roles", "rule", b"rule", "rule_reason", b"rule_reason", "run", b"run", "state", b"state", "thread", b"thread", "tool", b"tool", "tool_description", b"tool_description", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "allowed_decisions", b"allowed_decisions", "approved_by", b"approved_by", "args", b"args", "args_schema", b"args_schema", "comment", b"comment", "create_time", b"create_time", "decide_time", b"decide_time", "decided_by", b"decided_by", "decision", b"decision", "digest", b"digest", "edited_args", b"edited_args", "effect", b"effect", "expire_time", b"expire_time", "kind", b"kind", "name", b"name", "on_behalf_of", b"on_behalf_of", "question", b"question", "rationale", b"rationale", "required_count", b"required_count", "risk", b"risk", "roles", b"roles", "rule", b"rule", "rule_reason", b"rule_reason", "run", b"run", "state", b"state", "thread", b"thread", "tool", b"tool", "tool_description", b"tool_description", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
