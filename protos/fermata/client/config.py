@@ -1,9 +1,9 @@
 """How a client finds its server and proves who it is.
 
-Precedence, for each setting by itself: what the caller passes, then the environment, then ``client.json`` in the local data folder,
-which a server on this machine writes. The token is only taken from ``client.json`` if the address comes from there too: a token made
-for one server is not sent to another. A token file that others can read is refused, and so is sending a token in plain text to
-another machine.
+Precedence, for each setting by itself: what the caller passes, then the environment, then ``client.json``
+in the local data folder, which a server on this machine writes. The token is only taken from
+``client.json`` if the address comes from there too: a token made for one server is not sent to another. A
+token file that others can read is refused, and so is sending a token in plain text to another machine.
 """
 
 from __future__ import annotations
@@ -33,8 +33,10 @@ class Connection:
     :param target: ``host:port``, or ``unix:path``.
     :param token: bearer token; never shown by ``repr``.
     :param tls: True for TLS; implied by ``ca_file``.
-    :param ca_file: PEM file of the authority that signed the server's certificate; the system's authorities where None.
-    :param client_cert_file: PEM certificate chain of the client, with ``client_key_file``, where the server asks for one.
+    :param ca_file: PEM file of the authority that signed the server's certificate; the system's authorities
+        where None.
+    :param client_cert_file: PEM certificate chain of the client, with ``client_key_file``, where the server
+        asks for one.
     :param tenant: the tenant that short names belong to.
     :param source: where the address was found, for messages.
     :raises LocalError: TOKEN_OVER_PLAINTEXT, TOKEN_MALFORMED, ADDRESS_MALFORMED, CLIENT_CERT_INCOMPLETE.
@@ -56,7 +58,9 @@ class Connection:
                 object.__setattr__(self, "tls", self.tls or scheme in _TLS_SCHEMES)
         if self.ca_file is not None or self.client_cert_file is not None:
             object.__setattr__(self, "tls", True)
-        if not self.target.startswith("unix:") and not re.fullmatch(r"(\[[^\]]+\]|[^:/\s]+):\d{1,5}", self.target):
+        if not self.target.startswith("unix:") and not re.fullmatch(
+            r"(\[[^\]]+\]|[^:/\s]+):\d{1,5}", self.target
+        ):
             raise LocalError(
                 f"{self.target!r} from {self.source} is no address. Write HOST:PORT, such as 127.0.0.1:7480.",
                 reason="ADDRESS_MALFORMED",
@@ -74,8 +78,8 @@ class Connection:
             )
         if self.token and not self.tls and not self.is_loopback:
             raise LocalError(
-                f"A token would be sent in plain text to {self.target}. Use TLS: https://{self.target}, or name the "
-                "authority's file with --ca-file or FERMATA_CA_FILE.",
+                f"A token would be sent in plain text to {self.target}. Use TLS: https://{self.target}, "
+                "or name the authority's file with --ca-file or FERMATA_CA_FILE.",
                 reason="TOKEN_OVER_PLAINTEXT",
                 metadata={"address": self.target},
             )
@@ -109,10 +113,11 @@ class Connection:
     ) -> Connection:
         """Find the server by arguments, then the environment, then the data folder's ``client.json``.
 
-        :param environment: in place of ``os.environ``: FERMATA_ADDRESS, FERMATA_TOKEN, FERMATA_TOKEN_FILE, FERMATA_CA_FILE,
-            FERMATA_CLIENT_CERT_FILE, FERMATA_CLIENT_KEY_FILE, FERMATA_TENANT, FERMATA_DATA.
-        :raises LocalError: NO_SERVER_CONFIGURED where nothing names an address; CLIENT_FILE_MALFORMED, TOKEN_FILE_MISSING,
-            TOKEN_FILE_EXPOSED, and what ``Connection`` raises.
+        :param environment: in place of ``os.environ``: FERMATA_ADDRESS, FERMATA_TOKEN, FERMATA_TOKEN_FILE,
+            FERMATA_CA_FILE, FERMATA_CLIENT_CERT_FILE, FERMATA_CLIENT_KEY_FILE, FERMATA_TENANT,
+            FERMATA_DATA.
+        :raises LocalError: NO_SERVER_CONFIGURED where nothing names an address; CLIENT_FILE_MALFORMED,
+            TOKEN_FILE_MISSING, TOKEN_FILE_EXPOSED, and what ``Connection`` raises.
         """
         env = os.environ if environment is None else environment
         folder = data or data_folder(env)
@@ -130,8 +135,8 @@ class Connection:
             path = folder / CLIENT_FILE
             if "address" not in local:
                 raise LocalError(
-                    f"No server is named, and there is no {path}. Start one with 'fermata up', or name one with --address "
-                    "or FERMATA_ADDRESS.",
+                    f"No server is named, and there is no {path}. Start one with 'fermata up', "
+                    "or name one with --address or FERMATA_ADDRESS.",
                     reason="NO_SERVER_CONFIGURED",
                     metadata={"file": str(path)},
                 )
@@ -162,7 +167,8 @@ def data_folder(environment: Mapping[str, str]) -> Path:
 def read_token_file(path: Path) -> str:
     """The token in ``path``.
 
-    :raises LocalError: TOKEN_FILE_MISSING, TOKEN_FILE_EXPOSED where its group or others may read it, TOKEN_FILE_EMPTY.
+    :raises LocalError: TOKEN_FILE_MISSING, TOKEN_FILE_EXPOSED where its group or others may read it,
+        TOKEN_FILE_EMPTY.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
@@ -176,8 +182,8 @@ def read_token_file(path: Path) -> str:
         mode = stat.S_IMODE(os.fstat(opened.fileno()).st_mode)
         if mode & 0o077:
             raise LocalError(
-                f"The token file {path} can be read by others (mode {mode:04o}). Run: chmod 600 {path}, and rotate the token "
-                "if others could have read it.",
+                f"The token file {path} can be read by others (mode {mode:04o}). "
+                f"Run: chmod 600 {path}, and rotate the token if others could have read it.",
                 reason="TOKEN_FILE_EXPOSED",
                 metadata={"file": str(path), "mode": f"{mode:04o}"},
             )
@@ -206,7 +212,9 @@ def _client_file(folder: Path) -> dict[str, str]:
             reason="CLIENT_FILE_MALFORMED",
             metadata={"file": str(path)},
         ) from failure
-    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values() if value is not None):
+    if not isinstance(content, dict) or not all(
+        isinstance(value, str) for value in content.values() if value is not None
+    ):
         raise LocalError(
             f"{path} should hold an object with address, token_file and ca_file as texts.",
             reason="CLIENT_FILE_MALFORMED",

@@ -1,8 +1,9 @@
 """Errors that a caller meets, with the server's facts decoded.
 
-The server sends ``google.rpc`` details beside each status. They become attributes here, so that a program looks at ``reason`` and
-``metadata`` and never at a message's words. Whatever this side finds wrong by itself (a token file that others can read, a
-malformed agent file) is a ``LocalError`` of the same family, so one ``except FermataError`` is enough.
+The server sends ``google.rpc`` details beside each status. They become attributes here, so that a program
+looks at ``reason`` and ``metadata`` and never at a message's words. Whatever this side finds wrong by
+itself (a token file that others can read, a malformed agent file) is a ``LocalError`` of the same family,
+so one ``except FermataError`` is enough.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import grpc
 from google.protobuf.any_pb2 import Any
-from google.rpc import error_details_pb2, status_pb2
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
 STATUS_KEY = "grpc-status-details-bin"
 
@@ -28,7 +29,8 @@ class FermataError(Exception):
     """A call that did not succeed.
 
     :ivar message: one sentence for people.
-    :ivar reason: stable UPPER_SNAKE code for programs; the status code's name where the server gave no reason.
+    :ivar reason: stable UPPER_SNAKE code for programs; the status code's name where the server gave no
+        reason.
     :ivar code: the gRPC status.
     :ivar metadata: facts as strings, such as ids, states and limits.
     :ivar violations: fields that were refused, for an invalid argument.
@@ -128,7 +130,8 @@ class UnavailableError(FermataError):
 
 
 class DeadlineExceededError(FermataError):
-    """The answer did not come in time; whether the call had its effect is unknown unless it carries a request_id."""
+    """The answer did not come in time; whether the call had its effect is unknown unless it carries a
+    request_id."""
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
 

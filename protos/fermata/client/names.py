@@ -1,6 +1,7 @@
 """Resource names: ``tenants/{tenant}/{collection}/{id}``.
 
-People and scripts say ``r-81f3``; the API wants the whole name. A whole name passes through unchanged, also one of another tenant.
+People and scripts say ``r-81f3``; the API wants the whole name. A whole name passes through unchanged, also
+one of another tenant.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def full_name(tenant: str, collection: str, name: str) -> str:
     parts = name.split("/")
     if len(parts) < 4 or parts[0] != "tenants" or parts[2] != collection or not all(parts):
         raise LocalError(
-            f"{name!r} does not name one of {collection}: it should be {tenant_name(tenant)}/{collection}/ID.",
+            f"{name!r} names none of {collection}: it should be {tenant_name(tenant)}/{collection}/ID.",
             reason="NAME_MALFORMED",
             metadata={"name": name, "collection": collection},
         )

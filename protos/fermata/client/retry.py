@@ -1,8 +1,9 @@
 """When a call may be repeated, and how long to wait before.
 
-A repeat must never be a second effect. Reads may be repeated, and so may whatever carries a ``request_id``; the client fills
-that in once per call and keeps it over all attempts. Deletions and token rotations have none, so they are sent once. gRPC's own
-retries by service config were refused: they know nothing of request ids, nor of ``RetryInfo``.
+A repeat must never be a second effect. Reads may be repeated, and so may whatever carries a ``request_id``;
+the client fills that in once per call and keeps it over all attempts. Deletions and token rotations have
+none, so they are sent once. gRPC's own retries by service config were refused: they know nothing of request
+ids, nor of ``RetryInfo``.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ class RetryPolicy:
     def wait_seconds(self, failures: int, random: Callable[[], float]) -> float:
         """How long to wait after so many failures (from 1). ``random`` returns 0 to 1.
 
-        Half of the bound is fixed, so that a storm of clients spreads out and none of them comes back at once.
+        Half of the bound is fixed, so that a storm of clients spreads out and none of them comes back at
+        once.
         """
         exponent = min(failures - 1, 32)
         bound = min(self.max_seconds, self.initial_seconds * self.multiplier**exponent)

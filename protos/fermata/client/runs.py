@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+import builtins
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -52,7 +54,8 @@ class Runs:
 
         :param text: a message to an agent that talks; otherwise give ``values``, the graph's input.
         :param thread: the conversation to go on with; a new one where empty.
-        :param request_id: a UUID of your own, if a later process shall be able to repeat the call; one is made where empty.
+        :param request_id: a UUID of your own, if a later process shall be able to repeat the call; one is
+            made where empty.
         :raises FailedPreconditionError: HALTED, THREAD_BUSY.
         :raises NotFoundError: AGENT_NOT_FOUND, THREAD_NOT_FOUND.
         """
@@ -81,7 +84,7 @@ class Runs:
         thread: str = "",
         states: Iterable[run_pb2.RunState.ValueType] = (),
         limit: int | None = 50,
-    ) -> list[run_pb2.Run]:
+    ) -> Sequence[run_pb2.Run]:
         """Runs, newest first, at most ``limit`` (None: all)."""
         tenant = self._transport.tenant
         request = run_pb2.ListRunsRequest(
@@ -92,9 +95,9 @@ class Runs:
         )
         return await self._transport.collect(self._stub.ListRuns, request, "runs", run_pb2.Run, limit)
 
-    async def events(self, run: str, *, after_sequence: int = 0) -> list[run_pb2.Event]:
+    async def events(self, run: str, *, after_sequence: int = 0) -> Sequence[run_pb2.Event]:
         """The durable events of a run so far, in order, without gaps."""
-        events: list[run_pb2.Event] = []
+        events: builtins.list[run_pb2.Event] = []
         while True:
             page = await self._transport.unary(
                 self._stub.ListRunEvents,
@@ -107,7 +110,7 @@ class Runs:
                 return events
             after_sequence = page.events[-1].sequence
 
-    async def steps(self, run: str, *, limit: int | None = None) -> list[run_pb2.Step]:
+    async def steps(self, run: str, *, limit: int | None = None) -> Sequence[run_pb2.Step]:
         """The run's effect ledger, in order of start."""
         request = run_pb2.ListStepsRequest(parent=self._name(run))
         return await self._transport.collect(self._stub.ListSteps, request, "steps", run_pb2.Step, limit)
@@ -120,10 +123,12 @@ class Runs:
         cursor: str = "",
         deltas: bool = False,
         options: StreamOptions | None = None,
-    ) -> AsyncIterator[run_pb2.WatchRunsResponse]:
-        """Stream events (and, with ``deltas``, text as it is written), over broken connections, without gap or duplicate.
+    ) -> AsyncGenerator[run_pb2.WatchRunsResponse, None]:
+        """Stream events (and, with ``deltas``, text as it is written), over broken connections, without gap
+        or duplicate.
 
-        A watch of one run ends after that run's last event; a watch of a thread, or of everything (neither given), does not end.
+        A watch of one run ends after that run's last event; a watch of a thread, or of everything (neither
+        given), does not end.
 
         :param cursor: go on after an item that an earlier watch yielded, possibly of another process.
         :returns: items with ``event`` or ``delta`` set; heartbeats are left out.
@@ -152,9 +157,13 @@ class Runs:
                 return False
             if order.ended:
                 return True
-            # A cursor behind the last event gives an empty stream: only the run itself can tell whether that is all.
+            # A cursor behind the last event gives an empty stream: only the run itself can tell whether
+            # that is all.
             now = await self.get(run_name)
-            return now.state in TERMINAL_STATES and (order.last(run_name) or now.last_sequence) >= now.last_sequence
+            return (
+                now.state in TERMINAL_STATES
+                and (order.last(run_name) or now.last_sequence) >= now.last_sequence
+            )
 
         stream = follow(
             self._transport,
@@ -166,8 +175,9 @@ class Runs:
             cursor=cursor,
             options=options,
         )
-        async for item in stream:
-            yield item
+        async with aclosing(stream):
+            async for item in stream:
+                yield item
 
     async def wait(self, run: str, *, until: Iterable[run_pb2.RunState.ValueType] = ()) -> run_pb2.Run:
         """Wait until the run has ended, or is in one of the states ``until``, and return it."""
@@ -175,11 +185,12 @@ class Runs:
         now = await self.get(run)
         if now.state in wanted:
             return now
-        async for item in self.watch(now.name):
-            if item.event.state in wanted:
-                current = await self.get(now.name)
-                if current.state in wanted:
-                    return current
+        async with aclosing(self.watch(now.name)) as items:
+            async for item in items:
+                if item.event.state in wanted:
+                    current = await self.get(now.name)
+                    if current.state in wanted:
+                        return current
         return await self.get(now.name)
 
     def _name(self, run: str) -> str:
@@ -188,6 +199,8 @@ class Runs:
 
 class EventOrder:
     """Which events were seen, by run, so that a resumed stream neither repeats nor skips one."""
+
+    REMEMBERED_RUNS = 10_000
 
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
@@ -211,6 +224,11 @@ class EventOrder:
                 reason="STREAM_GAP",
                 metadata={"run": event.run, "after": str(last), "got": str(event.sequence)},
             )
+        self._last.pop(event.run, None)
         self._last[event.run] = event.sequence
+        if len(self._last) > self.REMEMBERED_RUNS:
+            # A watch of everything may last for months. Forgetting the quietest run only loosens the check
+            # for it.
+            del self._last[next(iter(self._last))]
         self.ended = self.ended or event.state in TERMINAL_STATES
         return True

@@ -1,23 +1,23 @@
 """Streams that outlive their connections.
 
-A watch is one logical stream over any number of calls. After a break it opens the next call from the last cursor that it saw. Breaks
-are what a network and a restarting server do: UNAVAILABLE, a reset with CANCELLED that we did not ask for, silence for longer than
-heartbeats allow, or an orderly end before the stream's own last item. What another call would only repeat (NOT_FOUND, no rights) ends
-the watch at once.
+A watch is one logical stream over any number of calls. After a break it opens the next call from the last
+cursor that it saw. Breaks are what a network and a restarting server do: UNAVAILABLE, a reset with
+CANCELLED that we did not ask for, silence for longer than heartbeats allow, or an orderly end before the
+stream's own last item. What another call would only repeat (NOT_FOUND, no rights) ends the watch at once.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import grpc
 from google.protobuf.message import Message
 from grpc import aio
 
-from .errors import FermataError, UnavailableError, error, from_rpc
+from .errors import FermataError, error, from_rpc
 from .transport import Transport, cancelled_by_us
 
 HEARTBEAT_TIMEOUT_SECONDS = 30.0
@@ -55,8 +55,10 @@ class StreamOptions:
     on_break: OnBreak | None = None
 
 
-class BrokenStreamError(UnavailableError):
-    """Raised by a consumer inside ``follow`` that has seen a gap; the watch goes on from the last good cursor."""
+class BrokenStreamError(FermataError):
+    """Raised by ``accept`` at a gap; the watch opens another call from the last good cursor, a few times."""
+
+    code = grpc.StatusCode.DATA_LOSS
 
 
 async def follow(
@@ -69,12 +71,12 @@ async def follow(
     *,
     cursor: str = "",
     options: StreamOptions | None = None,
-) -> AsyncIterator[_Response]:
+) -> AsyncGenerator[_Response, None]:
     """Yield what the server streams, over as many calls as it takes.
 
     :param request_from: the request that goes on after a cursor.
-    :param accept: says whether an item shall be yielded (a heartbeat or a repeat shall not); it raises ``BrokenStreamError`` at a gap,
-        and the item's cursor is then not taken.
+    :param accept: says whether an item shall be yielded (a heartbeat or a repeat shall not); it raises
+        ``BrokenStreamError`` at a gap, and the item's cursor is then not taken.
     :param cursor_of: an item's cursor; empty leaves the last one in place.
     :param is_over: asked when a call ends without an error: True if the stream has ended by itself.
     :raises FermataError: for what another call would not mend, or when patience is at its end.
@@ -129,12 +131,14 @@ async def _read(call: aio.UnaryStreamCall[_Request, _Response], timeout_seconds:
                 if code is not grpc.StatusCode.OK:
                     raise error(code, await call.details() or "The stream broke.")
                 return None
-            return response
+            return cast("_Response", response)
     except aio.AioRpcError as rpc:
         raise from_rpc(rpc) from None
     except TimeoutError:
         raise error(
-            grpc.StatusCode.UNAVAILABLE, f"The server was silent for {timeout_seconds:g} s.", reason="HEARTBEAT_MISSED"
+            grpc.StatusCode.UNAVAILABLE,
+            f"The server was silent for {timeout_seconds:g} s.",
+            reason="HEARTBEAT_MISSED",
         ) from None
     except asyncio.CancelledError:
         if cancelled_by_us():

@@ -1,7 +1,8 @@
 """One channel, and the rules for every call on it: token, deadline, retries, decoded errors.
 
-Chosen: a small loop of our own around each call. Refused: gRPC interceptors (they hide the request that a retry must keep) and HTTP/2
-keepalive pings (servers count them as abuse; the streams carry heartbeats of their own).
+Chosen: a small loop of our own around each call. Refused: gRPC interceptors (they hide the request that a
+retry must keep) and HTTP/2 keepalive pings (servers count them as abuse; the streams carry heartbeats of
+their own).
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ class Transport:
     :param connection: the server.
     :param deadline_seconds: longest time of a unary call, all attempts and waits included.
     :param retry: how often and how slowly calls are repeated.
-    :param random: returns 0 to 1; tests give their own, as they do for ``sleep`` (seconds) and ``clock`` (monotonic seconds).
+    :param random: returns 0 to 1; tests give their own, as they do for ``sleep`` (seconds) and ``clock``
+        (monotonic seconds).
     """
 
     def __init__(
@@ -76,7 +78,8 @@ class Transport:
     def channel(self) -> aio.Channel:
         """The channel, opened now if it was not.
 
-        :raises LocalError: CLIENT_CLOSED after ``close``, CA_FILE_UNREADABLE for a certificate file that can't be read.
+        :raises LocalError: CLIENT_CLOSED after ``close``, CA_FILE_UNREADABLE for a certificate file that
+            can't be read.
         """
         if self._closed:
             raise LocalError("The client is closed.", reason="CLIENT_CLOSED")
@@ -130,7 +133,8 @@ class Transport:
         kind: type[_Item],
         limit: int | None,
     ) -> list[_Item]:
-        """Follow page tokens until ``limit`` items are there (None: all of them). ``field`` holds a page's items, of type ``kind``."""
+        """Follow page tokens until ``limit`` items are there (None: all of them). ``field`` holds a page's
+        items, of type ``kind``."""
         items: list[_Item] = []
         size_name = "page_size"
         while limit is None or len(items) < limit:
@@ -159,7 +163,8 @@ class Transport:
 
 
 def cancelled_by_us() -> bool:
-    """True where somebody has asked the running task to stop; False where a peer's reset merely looks like it."""
+    """True where somebody has asked the running task to stop; False where a peer's reset merely looks like
+    it."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 

@@ -1,7 +1,8 @@
 """JSON values between Python and protobuf's ``Struct`` and ``Value``.
 
-``Struct`` keeps every number as a double. A whole number comes back as an ``int``, since a tool that takes an integer would refuse
-``900.0``. An integer beyond 2^53 can't be kept exactly and is refused instead of being changed silently.
+``Struct`` keeps every number as a double. A whole number comes back as an ``int``, since a tool that takes
+an integer would refuse ``900.0``. An integer beyond 2^53 can't be kept exactly and is refused instead of
+being changed silently.
 """
 
 from __future__ import annotations

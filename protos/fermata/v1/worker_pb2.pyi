@@ -1025,12 +1025,33 @@ class CheckpointPut(_message.Message):
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    @_typing.final
+    class ChannelVersionsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.str
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     NAMESPACE_FIELD_NUMBER: _builtins.int
     CHECKPOINT_ID_FIELD_NUMBER: _builtins.int
     PARENT_ID_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
     METADATA_FIELD_NUMBER: _builtins.int
     CHANNELS_FIELD_NUMBER: _builtins.int
+    CHANNEL_VERSIONS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The checkpoint namespace; empty for the root graph."""
     checkpoint_id: _builtins.str
@@ -1049,6 +1070,10 @@ class CheckpointPut(_message.Message):
     def channels(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChannelBlob]:
         """Values of the channels that have a new version."""
 
+    @_builtins.property
+    def channel_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
+        """The version of every channel that has a value, as text: what a later read puts together again."""
+
     def __init__(
         self,
         *,
@@ -1058,10 +1083,11 @@ class CheckpointPut(_message.Message):
         checkpoint: Global___Blob | None = ...,
         metadata: Global___Blob | None = ...,
         channels: _abc.Iterable[Global___ChannelBlob] | None = ...,
+        channel_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channels", b"channels", "checkpoint", b"checkpoint", "checkpoint_id", b"checkpoint_id", "metadata", b"metadata", "namespace", b"namespace", "parent_id", b"parent_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_versions", b"channel_versions", "channels", b"channels", "checkpoint", b"checkpoint", "checkpoint_id", b"checkpoint_id", "metadata", b"metadata", "namespace", b"namespace", "parent_id", b"parent_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
