@@ -229,8 +229,7 @@ license = "Apache-2.0"
 language = "en"
 dimensions = {dimensions}
 max_tokens = {max_tokens}
-precision = "weights int8 (MatMulNBits, blocks of {block}, accuracy_level 4), token table int8, activations
-fp32"
+precision = "int8 weights (MatMulNBits, blocks of {block}, accuracy_level 4) and token table, fp32 elsewhere"
 
 # Cosine to the fp32 model over the {count} texts of tests/unit/inference/reference_sentences.json.
 [measured]

@@ -43,7 +43,8 @@ class ModelDigestMismatchError(InferenceError):
     def __init__(self, path: Path, expected: str, found: str) -> None:
         super().__init__(
             f"{path} has SHA-256 {found}, but its MODEL.toml says {expected}: "
-            "the file was changed or cut short. Install the package again, or make the file again with deploy/models/export_minilm.py."
+            "the file was changed or cut short. Install the package again, or make the file again "
+            "with deploy/models/export_minilm.py."
         )
         self.path = path
         self.expected = expected
