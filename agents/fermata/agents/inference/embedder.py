@@ -21,8 +21,8 @@ from fermata.agents.inference.errors import EmbeddingInputError
 BUNDLED_MODEL = Path(__file__).parent / "models" / "all-MiniLM-L6-v2"
 
 MAX_BATCH_TOKENS = 512
-"""Tokens, padding included, of one call into the session: tokens per second are the same from 16 tokens on, and
-a small call bounds memory and delay."""
+"""Tokens, padding included, of one call into the session: tokens per second are the same from 16 tokens on,
+and a small call bounds memory and delay."""
 MAX_PADDING_SHARE = 1 / 8
 """A text goes into a batch only if it fills at least 7/8 of its row: padding costs as much as text does."""
 MAX_CHARACTERS = 32_768
