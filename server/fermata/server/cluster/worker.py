@@ -1,0 +1,480 @@
+"""The worker: holds leases, keeps zygotes and hosts, and carries messages between hosts and the server. No
+Ray, no user code.
+
+A plain asyncio object. Everything happens on one loop and nothing blocks it; what takes time (fetching a
+pack, starting a zygote) is a task of the run that waits for it. Ordering within a run is kept: messages for a
+run whose host is not there yet wait in the run.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import grpc
+import grpc.aio
+import numpy as np
+from numpy.typing import NDArray
+
+from fermata.server.cluster.hosts import (
+    GraphNotLoadedError,
+    HostExit,
+    HostProcess,
+    StartZygote,
+    ZygoteGoneError,
+)
+from fermata.server.cluster.link import ServerLink
+from fermata.server.cluster.nursery import HostNursery
+from fermata.server.cluster.packs import PackCache, PackError
+from fermata.server.cluster.target import ServerTarget
+from fermata.v1.run_pb2 import RunError
+from fermata.v1.worker_pb2 import (
+    Assign,
+    EmbedResult,
+    GetPackRequest,
+    HostEnded,
+    HostMessage,
+    HostReply,
+    Inspect,
+    InspectResult,
+    Lease,
+    ServerMessage,
+    Stop,
+    StopMode,
+    StopReport,
+    Welcome,
+    WorkerHello,
+    WorkerMessage,
+)
+from fermata.v1.worker_pb2_grpc import WorkerServiceStub
+
+log = logging.getLogger(__name__)
+
+DEFAULT_CAPACITY = 64
+OWN_MESSAGE_IDS = 1 << 62
+"""Messages that the worker sends in a run's name are numbered from here, so that they never meet a host's
+own.
+"""
+DEFAULT_GRACE_SECONDS = 2.0
+HOST_EXIT_SECONDS = 1.0
+"""How long a host may live on after it has closed its end."""
+
+LeaseKey = tuple[str, int]
+Embed = Callable[[list[str]], Awaitable[NDArray[np.float32]]]
+
+
+@dataclass(eq=False)
+class _Run:
+    """A lease that this worker holds."""
+
+    key: LeaseKey
+    lease: Lease
+    host: HostProcess | None = None
+    alone: bool = True
+    """True where its host carries no other run."""
+    waiting: list[ServerMessage] = field(default_factory=list)
+    """For the host, while there is none yet."""
+    start: asyncio.Task[None] | None = None
+    halt: asyncio.Task[None] | None = None
+    stopped: asyncio.Event = field(default_factory=asyncio.Event)
+    not_started: list[str] = field(default_factory=list)
+    finish_id: int = 0
+    """Of the message that ends the run; its answer ends the lease."""
+
+
+class Worker:
+    """One worker.
+
+    :param target: the server.
+    :param cache: folder for packs; made where missing.
+    :param start_zygote: starts the process from which a revision's hosts are forked.
+    :param embed: texts to float32 rows; called for hosts and for the server.
+    :param capacity: how many runs the server may lease to this worker at once.
+    """
+
+    def __init__(
+        self,
+        target: ServerTarget,
+        *,
+        cache: Path,
+        start_zygote: StartZygote,
+        embed: Embed,
+        capacity: int = DEFAULT_CAPACITY,
+        node: str = "",
+    ) -> None:
+        self.id = f"worker-{uuid.uuid4().hex[:12]}"
+        self._target = target
+        self._embed = embed
+        self._capacity = capacity
+        self._node = node or socket.gethostname()
+        self._version = version("fermata")
+        self._runs: dict[LeaseKey, _Run] = {}
+        self._hosts: dict[HostProcess, set[LeaseKey]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._own_ids = OWN_MESSAGE_IDS
+        self._packs = PackCache(cache, self._fetch_pack)
+        self._nursery = HostNursery(start_zygote, self._packs.get, self._on_fork)
+        self._link = ServerLink(
+            target, hello=self._hello, on_welcome=self._on_welcome, on_message=self._on_message
+        )
+
+    @property
+    def connected(self) -> bool:
+        """True while the server's welcome stands."""
+        return self._link.connected
+
+    @property
+    def leases(self) -> list[LeaseKey]:
+        """Run and epoch of every lease held, in the order in which they came."""
+        return list(self._runs)
+
+    async def wait_connected(self) -> None:
+        """Returns once the server has welcomed this worker for the first time."""
+        await self._link.wait_connected()
+
+    async def run(self) -> None:
+        """Works until cancelled, through any number of broken connections; then ends all hosts and returns."""
+        log.info("worker %s (pid %d) for %s", self.id, os.getpid(), self._target.address)
+        try:
+            await self._link.run()
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._nursery.close()
+
+    # -- from the server
+
+    def _hello(self) -> WorkerHello:
+        return WorkerHello(
+            worker=self.id,
+            node=self._node,
+            pid=os.getpid(),
+            capacity=self._capacity,
+            leases=[run.lease for run in self._runs.values()],
+            version=self._version,
+        )
+
+    def _on_welcome(self, welcome: Welcome) -> None:
+        log.info("connected to %s, %d leases lost", self._target.address, len(welcome.lost))
+        for lease in welcome.lost:
+            self._drop((lease.run, lease.epoch))
+
+    def _on_message(self, message: ServerMessage) -> None:
+        match message.WhichOneof("body"):
+            case "assign":
+                self._on_assign(message)
+            case "resume":
+                self._to_run(message.resume.lease, message)
+            case "host_reply":
+                self._on_host_reply(message)
+            case "stop":
+                self._on_stop(message)
+            case "embed":
+                self._spawn(self._embed_for_server(message.embed.id, list(message.embed.texts)))
+            case "inspect":
+                self._spawn(self._inspect(message.inspect))
+            case body:
+                log.warning("a message of an unknown kind: %s", body)
+
+    def _on_assign(self, message: ServerMessage) -> None:
+        assign = message.assign
+        key = (assign.lease.run, assign.lease.epoch)
+        if key in self._runs:
+            return  # the repeat of an assignment changes nothing
+        for older in [other for other in self._runs if other[0] == key[0] and other[1] < key[1]]:
+            self._drop(older)
+        run = _Run(key, assign.lease, alone=not assign.shared_host, waiting=[message])
+        self._runs[key] = run
+        run.start = self._spawn(self._start(run, assign))
+
+    def _on_host_reply(self, message: ServerMessage) -> None:
+        reply = message.host_reply
+        key = (reply.lease.run, reply.lease.epoch)
+        if not self._link.answered((*key, reply.id)):
+            return
+        run = self._runs.get(key)
+        if run is None:
+            return
+        if reply.id < OWN_MESSAGE_IDS:
+            self._to_host(run, message)
+        if run.finish_id and reply.id == run.finish_id:
+            self._release(run)
+
+    def _on_stop(self, message: ServerMessage) -> None:
+        stop = message.stop
+        key = (stop.lease.run, stop.lease.epoch)
+        run = self._runs.get(key)
+        match stop.mode:
+            case StopMode.STOP_MODE_DROP:
+                self._drop(key)
+            case StopMode.STOP_MODE_HALT if run is None:
+                # Whatever ran under this lease here has ended, with its process or by itself.
+                self._report_stop(stop, killed=True, not_started=())
+            case StopMode.STOP_MODE_HALT:
+                if run is not None and run.halt is None:
+                    run.halt = self._spawn(self._halt(run, message))
+            case _:
+                self._to_run(stop.lease, message)
+
+    def _to_run(self, lease: Lease, message: ServerMessage) -> None:
+        run = self._runs.get((lease.run, lease.epoch))
+        if run is None:
+            log.info("%s for %s/%d, which is not here", message.WhichOneof("body"), lease.run, lease.epoch)
+        elif run.host is None:
+            run.waiting.append(message)
+        else:
+            self._to_host(run, message)
+
+    def _to_host(self, run: _Run, message: ServerMessage) -> None:
+        if run.host is None:
+            return
+        try:
+            run.host.send(message)
+        except BufferError:
+            log.warning("host %d of %s does not read; it is killed", run.host.pid, run.key[0])
+            self._spawn(_kill(run.host))
+
+    # -- starting
+
+    async def _start(self, run: _Run, assign: Assign) -> None:
+        try:
+            host = await self._nursery.host(assign.spec, shared=assign.shared_host)
+        except GraphNotLoadedError as error:
+            self._fail(run, error.reason, str(error), error.detail)
+        except PackError as error:
+            self._fail(run, error.reason, str(error))
+        except grpc.aio.AioRpcError as error:
+            self._fail(run, "PACK_UNAVAILABLE", f"The agent's pack can't be fetched: {error.details()}.")
+        except ZygoteGoneError as error:
+            self._end([run.lease], HostExit(-1, str(error)))
+        else:
+            if self._runs.get(run.key) is not run:
+                if run.alone:
+                    await host.kill()
+                return
+            if host not in self._hosts:
+                self._end([run.lease], HostExit(-1, "The host ended before the run had begun in it."))
+                return
+            self._hosts[host].add(run.key)
+            run.host = host
+            waiting, run.waiting = run.waiting, []
+            for message in waiting:
+                self._to_host(run, message)
+
+    def _fail(self, run: _Run, reason: str, message: str, detail: str = "") -> None:
+        """Ends a run that can't start, in its host's place."""
+        if self._runs.get(run.key) is not run:
+            return
+        failed = HostMessage(lease=run.lease)
+        failed.finish.error.CopyFrom(RunError(reason=reason, message=message, detail=detail[-8192:]))
+        run.finish_id = self._send_for(failed)
+
+    def _send_for(self, message: HostMessage) -> int:
+        """Sends a message in a run's name, until it is answered; returns the id that it was given."""
+        self._own_ids += 1
+        message.id = self._own_ids
+        lease = message.lease
+        self._link.send(WorkerMessage(host=message), key=(lease.run, lease.epoch, message.id))
+        return message.id
+
+    # -- from hosts
+
+    def _on_fork(self, host: HostProcess) -> None:
+        self._hosts[host] = set()
+        self._spawn(self._carry(host))
+
+    async def _carry(self, host: HostProcess) -> None:
+        """Carries a host's messages until it ends, and says so when it does."""
+        while (message := await host.receive()) is not None:
+            self._on_host_message(host, message)
+            await self._link.room()
+        try:
+            end = await asyncio.wait_for(host.ended(), HOST_EXIT_SECONDS)
+        except TimeoutError:
+            end = await host.kill()
+        self._nursery.gone(host)
+        keys = self._hosts.pop(host, set())
+        lost = [run.lease for key in keys if (run := self._runs.get(key)) is not None]
+        for lease in lost:
+            self._forget((lease.run, lease.epoch))
+        if lost:
+            log.warning("host %d ended with %d, and %d runs with it", host.pid, end.exit_code, len(lost))
+            self._end(lost, end)
+
+    def _on_host_message(self, host: HostProcess, message: HostMessage) -> None:
+        key = (message.lease.run, message.lease.epoch)
+        body = message.WhichOneof("body")
+        run = self._runs.get(key)
+        if body in ("embed", "stopped", "ready") and message.HasField("commit"):
+            # What the worker answers by itself may still carry what the server must keep.
+            self._send_for(HostMessage(lease=message.lease, commit=message.commit))
+        match body:
+            case "ready":
+                return
+            case "stopped":
+                if run is not None:
+                    run.not_started = list(message.stopped.not_started)
+                    run.stopped.set()
+                return
+            case "embed":
+                self._spawn(self._embed_for_host(host, message))
+                return
+            case "step_closed":
+                pass  # how a started step ended is told also by one that has lost its lease
+            case _ if run is None:
+                return
+        if body == "finish" and run is not None:
+            run.finish_id = message.id
+        self._link.send(WorkerMessage(host=message), key=(*key, message.id) if message.id else None)
+
+    # -- stopping
+
+    async def _halt(self, run: _Run, message: ServerMessage) -> None:
+        stop = message.stop
+        if run.host is None:
+            # Nothing of it has run here: its messages, the assignment first, are still waiting.
+            self._forget(run.key)
+            self._report_stop(stop, killed=False, not_started=())
+            return
+        host = run.host
+        self._to_host(run, message)
+        waits = [asyncio.ensure_future(run.stopped.wait()), asyncio.ensure_future(host.ended())]
+        try:
+            await asyncio.wait(
+                waits,
+                timeout=stop.grace_seconds or DEFAULT_GRACE_SECONDS,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if run.stopped.is_set():
+            self._report_stop(stop, killed=False, not_started=run.not_started)
+            self._release(run)
+            return
+        # The runs beside it share its fate: nothing less than the process can be stopped for certain.
+        others = [
+            other.lease for key in self._hosts.get(host, set()) - {run.key} if (other := self._runs.get(key))
+        ]
+        for key in [run.key, *((lease.run, lease.epoch) for lease in others)]:
+            self._forget(key)
+        end = await host.kill()
+        self._report_stop(stop, killed=True, not_started=())
+        if others:
+            self._end(others, HostExit(end.exit_code, f"killed with {run.key[0]}, which a halt covers"))
+
+    def _drop(self, key: LeaseKey) -> None:
+        """Ends a run whose lease is lost, without a word to the server."""
+        run = self._runs.get(key)
+        if run is None:
+            return
+        self._forget(key)
+        if run.host is None:
+            return
+        if run.alone:
+            self._spawn(_kill(run.host))
+        else:
+            stop = Stop(lease=run.lease, mode=StopMode.STOP_MODE_DROP)
+            self._to_host(run, ServerMessage(stop=stop))
+
+    def _release(self, run: _Run) -> None:
+        """Ends a lease whose run is over; a host of its own has done its work."""
+        self._forget(run.key)
+        if run.alone and run.host is not None:
+            self._spawn(_kill(run.host))
+
+    def _forget(self, key: LeaseKey) -> None:
+        run = self._runs.pop(key, None)
+        self._link.forget(*key)
+        if run is None:
+            return
+        if run.host is not None and run.host in self._hosts:
+            self._hosts[run.host].discard(key)
+        run.waiting.clear()
+
+    def _report_stop(self, stop: Stop, *, killed: bool, not_started: Sequence[str]) -> None:
+        report = StopReport(lease=stop.lease, latch=stop.latch, killed=killed, not_started=not_started)
+        self._link.send(WorkerMessage(stop_report=report), fact=True)
+
+    def _end(self, leases: Sequence[Lease], end: HostExit) -> None:
+        for lease in leases:
+            self._forget((lease.run, lease.epoch))
+        ended = HostEnded(leases=leases, exit_code=end.exit_code, stderr=end.stderr[-4096:])
+        self._link.send(WorkerMessage(host_ended=ended), fact=True)
+
+    # -- answers of the worker itself
+
+    async def _embed_for_host(self, host: HostProcess, message: HostMessage) -> None:
+        result = await self._embedded(message.id, list(message.embed.texts))
+        reply = HostReply(lease=message.lease, id=message.id, embed=result)
+        try:
+            host.send(ServerMessage(host_reply=reply))
+        except BufferError:
+            await host.kill()
+
+    async def _embed_for_server(self, request: int, texts: list[str]) -> None:
+        result = await self._embedded(request, texts)
+        self._link.send(WorkerMessage(embed_result=result))
+
+    async def _embedded(self, request: int, texts: list[str]) -> EmbedResult:
+        try:
+            rows = await self._embed(texts)
+        except EmbeddingUnavailableError as error:
+            return EmbedResult(id=request, error=RunError(reason=error.reason, message=str(error)))
+        vectors = np.ascontiguousarray(rows, dtype="<f4")
+        return EmbedResult(id=request, count=len(vectors), vectors=vectors.tobytes())
+
+    async def _inspect(self, inspect: Inspect) -> None:
+        result = InspectResult(id=inspect.id)
+        try:
+            result.report.CopyFrom(await self._nursery.inspect(inspect.spec))
+        except (GraphNotLoadedError, PackError) as error:
+            detail = error.detail if isinstance(error, GraphNotLoadedError) else ""
+            result.error.CopyFrom(RunError(reason=error.reason, message=str(error), detail=detail[-8192:]))
+        except ZygoteGoneError as error:
+            result.error.CopyFrom(RunError(reason="GRAPH_PROCESS_DIED", message=str(error)))
+        except grpc.aio.AioRpcError as error:
+            result.error.CopyFrom(RunError(reason="PACK_UNAVAILABLE", message=error.details() or ""))
+        self._link.send(WorkerMessage(inspect_result=result))
+
+    async def _fetch_pack(self, digest: str) -> bytes:
+        async with self._target.open_channel() as channel:
+            stub = WorkerServiceStub(channel)
+            request = GetPackRequest(digest=digest)
+            response = await stub.GetPack(request, metadata=self._target.metadata(), wait_for_ready=True)
+            return response.pack
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a worker's task failed", exc_info=error)
+
+
+class EmbeddingUnavailableError(Exception):
+    """Texts can't be embedded now, or these never can; ``reason`` says which."""
+
+    def __init__(self, message: str, *, reason: str = "EMBEDDER_UNAVAILABLE") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+async def _kill(host: HostProcess) -> None:
+    await host.kill()
