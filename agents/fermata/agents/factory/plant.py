@@ -118,8 +118,8 @@ def _listen(options: PlantOptions) -> socket.socket:
     if not (options.allow_remote or _is_loopback(options.host)):
         raise PlantStartError(
             f"The plant has no authentication and {options.host} is not a loopback address: anybody who "
-            "reaches it could change the plant. Use --host 127.0.0.1, or --allow-remote on a network that you "
-            "trust.",
+            "reaches it could change the plant. Use --host 127.0.0.1, or --allow-remote on a network that "
+            "you trust.",
             reason="PLANT_NOT_LOOPBACK",
         )
     try:
