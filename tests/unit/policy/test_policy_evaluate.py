@@ -246,6 +246,15 @@ def test_work_grows_no_further_than_its_bound(when: str, small: int, large: int)
     assert "larg" in verdict.reason
 
 
+def test_the_bound_on_work_is_one_for_all_conditions_of_a_call() -> None:
+    when = "'args.l.all(x, args.l.all(y, x + y < 0))'"
+    rules = [f"id: r{i}, when: {when}, decide: DENY" for i in range(3)]
+    args = {"l": list(range(400))}
+    assert evaluate(policy(rules[0]), Call("x", args)).rule_id == "default:ask"
+    verdict = evaluate(policy(*rules), Call("x", args))
+    assert (verdict.rule_id, verdict.code) == ("r1", POLICY_ERROR)
+
+
 def test_several_policies_are_one_list_with_the_defaults_at_its_end() -> None:
     tenant = policy("id: t, match: {tool: a}, decide: DENY")
     agent = policy("id: t, match: {tool: '*'}, decide: ALLOW")

@@ -246,6 +246,7 @@ def test_what_is_not_utf_8_is_refused(raw: str | bytes) -> None:
         ("when: args.l.all(x, y, x > 0)", 5, 18, "takes a variable and an expression"),
         ("when: args.l.exists(1, true)", 5, 25, "must be a simple name"),
         ("when: has(args)", 5, 15, "invalid argument to has"),
+        ("when: true.filter(..all(x,é&&'''", 5, 24, "no viable alternative at input '..'"),
         ("when: args.a.all(w, w.all(x, x.all(y, y.all(z, z))))", 5, 11, "the limit is 3"),
         ("when: args.a.filter(w, w.filter(x, x)) == []", 5, 11, "the limit is 3"),
         (f"when: {'true && ' * 300}true", 5, 11, "the limit is 2000"),

@@ -186,7 +186,8 @@ def _try(condition: Condition, sample: Call) -> None:
 
 def _syntax_error(text: str, message: str) -> ConditionSyntaxError:
     """The first error of the library's parser, with its position and without its list of possible tokens."""
-    found = re.search(r"ERROR: <input>:(\d+):(\d+): (.*)", message)
+    # Some of its errors have the position 0:0; one that says where is worth more.
+    found = re.search(r"ERROR: <input>:([1-9]\d*):([1-9]\d*): (.*)", message)
     line, column, what = (
         (int(found[1]), int(found[2]), found[3]) if found else (1, 1, "it is no CEL expression")
     )

@@ -44,9 +44,11 @@ SIZE_LIMIT = 64 * 1024
 DEPTH_LIMIT = 32
 """Lists and objects inside of each other in what a condition reads."""
 STEPS_LIMIT = 2**18
-"""Turns of the innermost loop, values to the power of the loops' depth, times their cost; about 50 ms."""
+"""Turns of innermost loops (values to the power of the loops' depth) times their cost, over all conditions
+of a call; about 50 ms.
+"""
 WORK_LIMIT = 2**26
-"""Turns of the innermost loop times the characters that each may look at; about 50 ms."""
+"""Turns of innermost loops times the characters that each may look at, likewise; about 50 ms."""
 INTEGER_LIMIT = 2**53 - 1
 
 VARIABLES = frozenset({"tool", "args", "agent", "revision", "effect", "risk", "provenance", "requested_by"})
@@ -82,6 +84,7 @@ class Scope:
         self._call = call
         self._context: cel.Context | None = None
         self._sizes: dict[str, tuple[int, int]] = {}
+        self._steps = self._work = 0
 
     def bind(self, condition: Condition) -> cel.Context:
         """The context with everything that ``condition`` reads.
@@ -106,7 +109,9 @@ class Scope:
             characters += size[1]
         if condition.loop_depth:
             steps = values**condition.loop_depth
-            if steps * condition.step_cost > STEPS_LIMIT or steps * characters > WORK_LIMIT:
+            self._steps += steps * condition.step_cost
+            self._work += steps * characters
+            if self._steps > STEPS_LIMIT or self._work > WORK_LIMIT:
                 raise ConditionError(
                     f"what it reads is too large for a condition with loops: {values} values and "
                     f"{characters} characters at loop depth {condition.loop_depth}"
