@@ -11,14 +11,16 @@ No rule: what is declared READ passes, all else asks a person.
 *Refused*: OPA with Rego, a server or a WebAssembly runtime and a logic language to learn, for rules that are
 one line each; and its undefined values make a misspelled field a condition that silently doesn't hold. Python
 expressions, however restricted: a sandbox inside the process that holds the ledger is a promise that nobody
-has kept yet, and nothing bounds their time. ``cel-python``: pure Python, much slower, and it brings a parser
-generator along. Strictest rule wins, instead of first: safer at first sight, but an exception ("except on the
+has kept yet, and nothing bounds their time. ``cel-python``: the same language, interpreted in Python on top
+of a parser generator, where the Rust crate compares in 0.2 µs and its regular expressions are linear by
+construction. Strictest rule wins, instead of first: safer at first sight, but an exception ("except on the
 test line") could then not be said, and people would write broader ALLOWs.
 """
 
 from fermata.server.policy.evaluate import evaluate, evaluate_all
 from fermata.server.policy.explain import Explanation, RuleExplanation, explain
-from fermata.server.policy.parse import PolicyError, parse_policy
+from fermata.server.policy.fields import PolicyError
+from fermata.server.policy.parse import parse_policy
 from fermata.server.policy.rules import (
     DEFAULT_REQUIREMENT,
     POLICY_DENIED,

@@ -7,20 +7,28 @@ can have is an error, because each of them would be a rule that silently doesn't
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import re
 from collections.abc import Collection
 from dataclasses import asdict
-from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any
 
 import rfc8785
 
-from fermata.server.errors import DomainError, ErrorKind
 from fermata.server.policy.compile import ConditionSyntaxError, compile_condition
 from fermata.server.policy.conditions import Condition
-from fermata.server.policy.document import DocumentError, Mapping, Node, Scalar, Sequence, read_document
+from fermata.server.policy.document import DocumentError, Node, Scalar, Sequence, read_document
+from fermata.server.policy.fields import (
+    PolicyError,
+    boolean_of,
+    choice_of,
+    did_you_mean,
+    duration_of,
+    error_at,
+    fields_of,
+    id_of,
+    integer_of,
+    text_of,
+)
 from fermata.server.policy.rules import (
     DEFAULT_REQUIREMENT,
     ApprovalRequirement,
@@ -41,39 +49,10 @@ SIZE_LIMIT_BYTES = 256 * 1024
 RULES_LIMIT = 500
 REASON_LIMIT = 500
 COUNT_LIMIT = 10
-VALID_FOR_LIMIT_SECONDS = 30 * 24 * 3600
 ROLES = frozenset({"viewer", "operator", "approver", "admin"})
 """The roles that a principal can have."""
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_DURATION = re.compile(r"(?:(\d{1,6})d)?(?:(\d{1,6})h)?(?:(\d{1,6})m)?(?:(\d{1,6})s)?")
 _SAMPLE = Call("tool", {}, "agent", "1", "READ", "low", ("user",), Requester("principal", ("operator",)))
-
-_StrEnum = TypeVar("_StrEnum", bound=StrEnum)
-
-
-class PolicyError(DomainError, ValueError):
-    """A text that is no policy.
-
-    :param message: what is wrong and how to mend it, without the position.
-    :param line: where, from 1. ``column`` as well.
-    :param path: which part, such as ``rules[2].when``; empty for the whole text.
-    """
-
-    def __init__(self, message: str, line: int = 1, column: int = 1, path: str = "") -> None:
-        place = f"line {line}, column {column}" + (f" ({path})" if path else "")
-        end = "" if message.endswith("?") else "."
-        super().__init__(
-            f"The policy can't be read at {place}: {message}{end}",
-            reason="POLICY_MALFORMED",
-            kind=ErrorKind.INVALID_ARGUMENT,
-            line=str(line),
-            column=str(column),
-            path=path,
-        )
-        self.line = line
-        self.column = column
-        self.path = path
 
 
 def parse_policy(text: str | bytes, *, roles: Collection[str] = ROLES) -> Policy:
@@ -121,19 +100,19 @@ class _Reader:
         self._roles = roles
 
     def policy(self, root: Node) -> Policy:
-        fields = self._fields(root, "", required=("version", "rules"), optional=())
-        version = self._integer(fields["version"], "version", 1, 10**6)
+        fields = fields_of(root, "", required=("version", "rules"), optional=())
+        version = integer_of(fields["version"], "version", 1, 10**6)
         if version != VERSION:
-            raise _error(
+            raise error_at(
                 fields["version"],
                 "version",
                 f"version {version} is not known here; this server reads {VERSION}",
             )
         rules_node = fields["rules"]
         if not isinstance(rules_node, Sequence):
-            raise _error(rules_node, "rules", "a list of rules is expected; write `rules: []` for none")
+            raise error_at(rules_node, "rules", "a list of rules is expected; write `rules: []` for none")
         if len(rules_node.items) > RULES_LIMIT:
-            raise _error(
+            raise error_at(
                 rules_node, "rules", f"there are {len(rules_node.items)} rules; the limit is {RULES_LIMIT}"
             )
         rules: list[Rule] = []
@@ -141,7 +120,7 @@ class _Reader:
         for i, node in enumerate(rules_node.items):
             rule = self._rule(node, f"rules[{i}]")
             if rule.id in lines:
-                raise _error(
+                raise error_at(
                     node,
                     f"rules[{i}].id",
                     f"the id {rule.id!r} is taken by the rule in line {lines[rule.id]}; choose another",
@@ -151,32 +130,32 @@ class _Reader:
         return Policy(version, tuple(rules), _digest(version, rules))
 
     def _rule(self, node: Node, path: str) -> Rule:
-        fields = self._fields(
+        fields = fields_of(
             node, path, required=("id", "decide"), optional=("match", "when", "reason", "approval")
         )
-        decide = self._choice(fields["decide"], f"{path}.decide", Outcome)
+        decide = choice_of(fields["decide"], f"{path}.decide", Outcome)
         approval = DEFAULT_REQUIREMENT if decide is Outcome.REQUIRE_APPROVAL else None
         if "approval" in fields:
             if decide is not Outcome.REQUIRE_APPROVAL:
-                raise _error(
+                raise error_at(
                     fields["approval"],
                     f"{path}.approval",
                     f"a rule that says {decide} asks nobody; remove `approval`, or decide REQUIRE_APPROVAL",
                 )
             approval = self._approval(fields["approval"], f"{path}.approval")
         return Rule(
-            id=self._id(fields["id"], f"{path}.id"),
+            id=id_of(fields["id"], f"{path}.id"),
             decide=decide,
             match=self._match(fields["match"], f"{path}.match") if "match" in fields else Match(),
             when=self._when(fields["when"], f"{path}.when") if "when" in fields else None,
             approval=approval,
-            reason=self._text(fields["reason"], f"{path}.reason", REASON_LIMIT) if "reason" in fields else "",
+            reason=text_of(fields["reason"], f"{path}.reason", REASON_LIMIT) if "reason" in fields else "",
         )
 
     def _match(self, node: Node, path: str) -> Match:
-        fields = self._fields(node, path, required=(), optional=("tool", "effect", "risk", "agent"))
+        fields = fields_of(node, path, required=(), optional=("tool", "effect", "risk", "agent"))
         if not fields:
-            raise _error(node, path, "it says nothing; leave `match` out for a rule about every call")
+            raise error_at(node, path, "it says nothing; leave `match` out for a rule about every call")
         known: dict[str, list[str]] = {"effect": [e.value for e in Effect], "risk": [r.value for r in Risk]}
         return Match(
             **{key: self._names(value, f"{path}.{key}", known.get(key)) for key, value in fields.items()}
@@ -185,28 +164,28 @@ class _Reader:
     def _names(self, node: Node, path: str, known: list[str] | None) -> Names:
         items = node.items if isinstance(node, Sequence) else (node,)
         if not items:
-            raise _error(
+            raise error_at(
                 node, path, "the list is empty, so it would match nothing; name something, or remove it"
             )
         patterns: list[str] = []
         for i, item in enumerate(items):
             item_path = f"{path}[{i}]" if isinstance(node, Sequence) else path
-            pattern = self._text(item, item_path, 256)
+            pattern = text_of(item, item_path, 256)
             if set("[]{}!") & set(pattern):
-                raise _error(
+                raise error_at(
                     item, item_path, f"{pattern!r}: a pattern knows only * and ?; use a list for alternatives"
                 )
             if known is not None and not any(name in Names.of((pattern,)) for name in known):
-                raise _error(
+                raise error_at(
                     item,
                     item_path,
-                    f"{pattern!r} is none of {', '.join(known)}{_did_you_mean(pattern, known)}",
+                    f"{pattern!r} is none of {', '.join(known)}{did_you_mean(pattern, known)}",
                 )
             patterns.append(pattern)
         return Names.of(patterns)
 
     def _when(self, node: Node, path: str) -> Condition:
-        self._text(node, path, None)
+        text_of(node, path, None)
         assert isinstance(node, Scalar)
         try:
             return compile_condition(node.text.rstrip(), _SAMPLE)
@@ -231,119 +210,40 @@ class _Reader:
         return node.line, node.column
 
     def _approval(self, node: Node, path: str) -> ApprovalRequirement:
-        fields = self._fields(
+        fields = fields_of(
             node, path, required=(), optional=("roles", "count", "valid_for", "on_timeout", "not_requester")
         )
         given: dict[str, object] = {}
         if "roles" in fields:
             given["roles"] = self._approver_roles(fields["roles"], f"{path}.roles")
         if "count" in fields:
-            given["count"] = self._integer(fields["count"], f"{path}.count", 1, COUNT_LIMIT)
+            given["count"] = integer_of(fields["count"], f"{path}.count", 1, COUNT_LIMIT)
         if "valid_for" in fields:
-            given["valid_for_seconds"] = self._duration(fields["valid_for"], f"{path}.valid_for")
+            given["valid_for_seconds"] = duration_of(fields["valid_for"], f"{path}.valid_for")
         if "on_timeout" in fields:
-            given["on_timeout"] = self._choice(fields["on_timeout"], f"{path}.on_timeout", OnTimeout)
+            given["on_timeout"] = choice_of(fields["on_timeout"], f"{path}.on_timeout", OnTimeout)
         if "not_requester" in fields:
-            given["not_requester"] = self._boolean(fields["not_requester"], f"{path}.not_requester")
+            given["not_requester"] = boolean_of(fields["not_requester"], f"{path}.not_requester")
         return ApprovalRequirement(**given)  # type: ignore[arg-type]  # each was read as its field's type above
 
     def _approver_roles(self, node: Node, path: str) -> tuple[str, ...]:
         items = node.items if isinstance(node, Sequence) else (node,)
         if not items:
-            raise _error(node, path, "the list is empty, so nobody could approve; name a role, or remove it")
+            raise error_at(
+                node, path, "the list is empty, so nobody could approve; name a role, or remove it"
+            )
         names = []
         for item in items:
-            name = self._text(item, path, 64)
+            name = text_of(item, path, 64)
             if name not in self._roles:
                 known = sorted(self._roles)
-                raise _error(
+                raise error_at(
                     item,
                     path,
-                    f"there is no role {name!r}; there are {', '.join(known)}{_did_you_mean(name, known)}",
+                    f"there is no role {name!r}; there are {', '.join(known)}{did_you_mean(name, known)}",
                 )
             names.append(name)
         return tuple(sorted(set(names)))
-
-    # Below: one method for each kind of value.
-
-    def _fields(
-        self, node: Node, path: str, *, required: tuple[str, ...], optional: tuple[str, ...]
-    ) -> dict[str, Node]:
-        if not isinstance(node, Mapping):
-            what = "nothing" if isinstance(node, Scalar) and node.is_null else _kind(node)
-            known = ", ".join((*required, *optional))
-            raise _error(node, path, f"keys and values are expected here ({known}), not {what}")
-        known_keys = (*required, *optional)
-        fields: dict[str, Node] = {}
-        for key, (key_node, value) in node.entries.items():
-            if key not in known_keys:
-                hint = _did_you_mean(key, known_keys)
-                where = f"{path}.{key}" if path else key
-                raise _error(
-                    key_node,
-                    where,
-                    f"the key {key!r} is not known here; there are {', '.join(known_keys)}{hint}",
-                )
-            fields[key] = value
-        for key in required:
-            if key not in fields:
-                raise _error(node, path, f"the key {key!r} is missing; add it")
-        return fields
-
-    def _text(self, node: Node, path: str, limit: int | None) -> str:
-        if not isinstance(node, Scalar):
-            raise _error(
-                node, path, f"a text is expected, not {_kind(node)}; quote it if it contains {{ or ["
-            )
-        if node.is_null or not node.text.strip():
-            raise _error(node, path, "a text is expected, and there is none; write one, or remove the key")
-        if limit is not None and len(node.text) > limit:
-            raise _error(node, path, f"it has {len(node.text)} characters; the limit is {limit}")
-        return node.text.strip()
-
-    def _id(self, node: Node, path: str) -> str:
-        text = self._text(node, path, None)
-        if not _ID.fullmatch(text):
-            raise _error(
-                node,
-                path,
-                f"{text[:80]!r} is no id; use 1 to 64 letters, digits, dots, dashes and underscores",
-            )
-        return text
-
-    def _choice(self, node: Node, path: str, choices: type[_StrEnum]) -> _StrEnum:
-        text = self._text(node, path, None)
-        known = [choice.value for choice in choices]
-        if text not in known:
-            raise _error(
-                node, path, f"{text[:80]!r} is none of {', '.join(known)}{_did_you_mean(text, known)}"
-            )
-        return choices(text)
-
-    def _integer(self, node: Node, path: str, least: int, most: int) -> int:
-        text = self._text(node, path, None)
-        if not re.fullmatch(r"[0-9]{1,9}", text) or not least <= int(text) <= most:
-            raise _error(node, path, f"{text[:80]!r} is no whole number from {least} to {most}")
-        return int(text)
-
-    def _boolean(self, node: Node, path: str) -> bool:
-        text = self._text(node, path, None)
-        if text not in ("true", "false"):
-            raise _error(node, path, f"{text[:80]!r} is neither true nor false; write one of these")
-        return text == "true"
-
-    def _duration(self, node: Node, path: str) -> int:
-        text = self._text(node, path, None)
-        found = _DURATION.fullmatch(text)
-        parts = [int(part or 0) for part in found.groups()] if found else []
-        seconds = sum(n * unit for n, unit in zip(parts, (86400, 3600, 60, 1), strict=True)) if parts else 0
-        if not 1 <= seconds <= VALID_FOR_LIMIT_SECONDS:
-            raise _error(
-                node,
-                path,
-                f"{text[:80]!r} is no duration from 1s to 30d; write it as 90s, 15m, 2h, 1d or 1h30m",
-            )
-        return seconds
 
 
 def _digest(version: int, rules: list[Rule]) -> str:
@@ -366,19 +266,3 @@ def _digest(version: int, rules: list[Rule]) -> str:
         ],
     }
     return "sha256:" + hashlib.sha256(rfc8785.dumps(meaning)).hexdigest()
-
-
-def _error(node: Node, path: str, message: str) -> PolicyError:
-    return PolicyError(message, node.line, node.column, path)
-
-
-def _kind(node: Node) -> str:
-    if isinstance(node, Scalar):
-        return f"the text {node.text[:40]!r}"
-    return "a list" if isinstance(node, Sequence) else "keys and values"
-
-
-def _did_you_mean(name: str, known: Collection[str]) -> str:
-    by_lower = {candidate.lower(): candidate for candidate in known}
-    close = difflib.get_close_matches(name.lower()[:80], by_lower, n=1, cutoff=0.5)
-    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
