@@ -73,7 +73,7 @@ def limits(line: LineState) -> dict[str, Reading]:
         "vibration_alarm_mm_s": VIBRATION_ALARM_MM_S,
         "power_min_w": ai4i.MIN_POWER_W,
         "power_max_w": ai4i.MAX_POWER_W,
-        "temperature_difference_min_k": ai4i.MIN_TEMPERATURE_DIFFERENCE_K,
+        "temperature_difference_limit_k": ai4i.MIN_TEMPERATURE_DIFFERENCE_K,
         "tool_wear_limit_min": ai4i.TOOL_LIFE_MIN[0],
         "strain_limit_min_nm": ai4i.OVERSTRAIN_LIMIT_MIN_NM[line.variant],
     }
@@ -102,7 +102,7 @@ LIMIT_NAMES = (
     "vibration_alarm_mm_s",
     "power_min_w",
     "power_max_w",
-    "temperature_difference_min_k",
+    "temperature_difference_limit_k",
     "tool_wear_limit_min",
     "strain_limit_min_nm",
 )
