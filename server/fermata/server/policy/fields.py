@@ -151,7 +151,7 @@ def kind_of(node: Node) -> str:
 
 
 def did_you_mean(name: str, known: Collection[str]) -> str:
-    """A hint at the name that was probably meant, to be put at the end of a message; empty if there is none."""
+    """A hint at the name that was probably meant, for the end of a message; may be empty."""
     by_lower = {candidate.lower(): candidate for candidate in known}
     close = difflib.get_close_matches(name.lower()[:80], by_lower, n=1, cutoff=0.5)
     return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
