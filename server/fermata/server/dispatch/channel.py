@@ -1,0 +1,242 @@
+"""One worker's channel: frames in, frames out, and the order of what its hosts say."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Protocol
+
+from sqlalchemy.dialects.sqlite import insert
+
+from fermata.server.dispatch.workers import ConnectedWorker
+from fermata.server.errors import DomainError, precondition
+from fermata.server.lifecycle import boundaries, latching, leases
+from fermata.server.names import parse
+from fermata.server.plane import ControlPlane
+from fermata.server.runs.record import open_run
+from fermata.server.store import schema
+from fermata.server.store.database import Transaction
+from fermata.server.threads import checkpoints
+from fermata.v1 import collection_pb2, run_pb2, worker_pb2
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_SECONDS = 2.0
+LEASE_SECONDS = 10.0
+
+LARGE_MESSAGE_BYTES = 64 * 1024
+"""A host's message beyond this leaves the lane of the gates, and so do that run's later ones until it is committed."""
+
+Search = Callable[
+    [collection_pb2.SearchDocumentsRequest, str], Awaitable[collection_pb2.SearchDocumentsResponse]
+]
+"""Searches for a run: the request, and the tenant it may search in."""
+
+
+class Frames(Protocol):
+    """Where frames from the worker come from."""
+
+    def __aiter__(self) -> AsyncIterator[worker_pb2.ConnectRequest]: ...
+
+
+class Channel:
+    """Speaks with one worker until its stream ends."""
+
+    def __init__(self, plane: ControlPlane, search: Search) -> None:
+        self._plane = plane
+        self._search = search
+        self._slow: Counter[str] = Counter()
+        self._worker: ConnectedWorker
+
+    async def serve(self, frames: Frames) -> AsyncIterator[worker_pb2.ConnectResponse]:
+        """Answer a worker's frames; the first message must be its hello.
+
+        :raises DomainError: HELLO_EXPECTED.
+        """
+        incoming = frames.__aiter__()
+        first = await anext(incoming, None)
+        if first is None or not first.messages or first.messages[0].WhichOneof("body") != "hello":
+            raise precondition("A worker's first message is its hello.", reason="HELLO_EXPECTED")
+        hello = first.messages[0].hello
+        now = self._plane.clock.monotonic()
+        self._worker = ConnectedWorker(hello.worker, hello.node, hello.pid, hello.capacity, now)
+        granted = await self._plane.write(lambda tx: _register(tx, hello), urgent=True)
+        welcome = worker_pb2.Welcome(
+            heartbeat_seconds=HEARTBEAT_SECONDS,
+            lease_seconds=LEASE_SECONDS,
+            lost=leases.lost(hello.leases, granted),
+        )
+        self._worker.send(worker_pb2.ServerMessage(welcome=welcome))
+        earlier = self._plane.workers.add(self._worker)
+        if earlier is not None:
+            earlier.closed = True
+            earlier.wake.set()
+        self._worker.runs = {name for name, _ in granted}
+        reader = asyncio.create_task(self._read(first, incoming), name=f"read {hello.worker}")
+        reader.add_done_callback(lambda _: self._worker.wake.set())
+        self._plane.claim_work()
+        try:
+            while not self._worker.closed:
+                await self._worker.wake.wait()
+                self._worker.wake.clear()
+                if reader.done() and not self._worker.outbox:
+                    break
+                messages, self._worker.outbox = self._worker.outbox, []
+                if messages:
+                    yield worker_pb2.ConnectResponse(messages=messages)
+            if reader.done() and not reader.cancelled() and (error := reader.exception()) is not None:
+                log.info("worker %s: stream ended: %s", hello.worker, error)
+        finally:
+            reader.cancel()
+            self._plane.workers.remove(self._worker)
+            if self._plane.workers.get(hello.worker) is None:
+                self._plane.silent_since[hello.worker] = self._worker.heard
+                log.info("worker %s is not connected any more", hello.worker)
+
+    async def _read(
+        self, first: worker_pb2.ConnectRequest, incoming: AsyncIterator[worker_pb2.ConnectRequest]
+    ) -> None:
+        for message in first.messages[1:]:
+            self._take(message)
+        async for frame in incoming:
+            self._worker.heard = self._plane.clock.monotonic()
+            for message in frame.messages:
+                self._take(message)
+
+    def _take(self, message: worker_pb2.WorkerMessage) -> None:
+        """Start what one message asks for. Messages that write are queued here and now, so that their order is kept."""
+        match message.WhichOneof("body"):
+            case "host":
+                self._take_host(message.host)
+            case "stop_report":
+                self._write(lambda tx: latching.stop_report(tx, self._worker.id, message.stop_report))
+            case "host_ended":
+                for lease in message.host_ended.leases:
+                    self._write(functools.partial(self._host_ended, lease, message.host_ended))
+            case "inspect_result":
+                self._plane.workers.inspected(message.inspect_result)
+            case "embed_result":
+                self._plane.workers.embedded(message.embed_result)
+
+    def _take_host(self, host: worker_pb2.HostMessage) -> None:
+        body = host.WhichOneof("body")
+        if body == "delta":
+            self._plane.hub.delta(host.delta)
+        elif body == "search":
+            self._plane.spawn(self._answer_search(host), "search for a run")
+        elif body == "checkpoint_query":
+            self._plane.spawn(self._answer_checkpoints(host), "read a thread's state")
+        else:
+            self._write_host(host)
+
+    def _write_host(self, host: worker_pb2.HostMessage) -> None:
+        run = host.lease.run
+        slow = self._slow[run] > 0 or host.ByteSize() > LARGE_MESSAGE_BYTES
+        if slow:
+            self._slow[run] += 1
+        try:
+            future = self._plane.database.submit(
+                lambda tx: boundaries.receive(tx, self._plane.keeper, self._worker.id, host),
+                urgent=not slow,
+            )
+        except DomainError as error:
+            if slow:
+                self._leave_slow_lane(run)
+            self._reply(host, _refusal(host, error))
+            return
+        future.add_done_callback(functools.partial(self._written, host, slow))
+
+    def _written(
+        self, host: worker_pb2.HostMessage, slow: bool, future: asyncio.Future[worker_pb2.HostReply]
+    ) -> None:
+        if slow:
+            self._leave_slow_lane(host.lease.run)
+        if future.cancelled():
+            return
+        error = future.exception()
+        if error is None:
+            self._reply(host, future.result())
+            return
+        if not isinstance(error, DomainError):
+            log.error("a message of %s failed", host.lease.run, exc_info=error)
+        self._reply(host, _refusal(host, error))
+
+    def _leave_slow_lane(self, run: str) -> None:
+        self._slow[run] -= 1
+        if not self._slow[run]:
+            del self._slow[run]
+
+    def _reply(self, host: worker_pb2.HostMessage, reply: worker_pb2.HostReply) -> None:
+        if host.id or reply.HasField("error"):
+            self._worker.send(worker_pb2.ServerMessage(host_reply=reply))
+
+    def _write(self, operation: Callable[[Transaction], None]) -> None:
+        future = self._plane.database.submit(operation, urgent=True)
+        future.add_done_callback(_log_failure)
+
+    def _host_ended(
+        self, lease: worker_pb2.Lease, ended: worker_pb2.HostEnded, transaction: Transaction
+    ) -> None:
+        name = parse(lease.run, "runs")
+        with open_run(transaction, name.tenant, name.id) as run:
+            holds = run.is_leased_to(self._worker.id, lease.epoch)
+        if holds:
+            reason = f"its host ended with {ended.exit_code}"
+            leases.lose_host(transaction, name.tenant, name.id, reason, ended.stderr)
+
+    async def _answer_search(self, host: worker_pb2.HostMessage) -> None:
+        reply = worker_pb2.HostReply(lease=host.lease, id=host.id)
+        try:
+            tenant = parse(host.lease.run, "runs").tenant
+            reply.search.CopyFrom(await self._search(host.search, tenant))
+        except DomainError as error:
+            reply = _refusal(host, error)
+        self._reply(host, reply)
+
+    async def _answer_checkpoints(self, host: worker_pb2.HostMessage) -> None:
+        """Read a state. It is behind every commit of the run that was taken before, for that went through the same writer."""
+        try:
+            reply = await self._plane.write(
+                lambda tx: _checkpoints(tx, self._worker.id, host), urgent=not self._slow[host.lease.run]
+            )
+        except DomainError as error:
+            reply = _refusal(host, error)
+        self._reply(host, reply)
+
+
+def _checkpoints(transaction: Transaction, worker: str, host: worker_pb2.HostMessage) -> worker_pb2.HostReply:
+    name = parse(host.lease.run, "runs")
+    with open_run(transaction, name.tenant, name.id) as run:
+        run.require_lease(worker, host.lease.epoch)
+        found = checkpoints.query(transaction, run.tenant, run.thread, host.checkpoint_query)
+    return worker_pb2.HostReply(lease=host.lease, id=host.id, checkpoints=found)
+
+
+def _register(transaction: Transaction, hello: worker_pb2.WorkerHello) -> set[tuple[str, int]]:
+    transaction.execute(
+        insert(schema.workers).prefix_with("OR REPLACE"),
+        {
+            "id": hello.worker,
+            "node": hello.node,
+            "pid": hello.pid,
+            "state": worker_pb2.WORKER_STATE_CONNECTED,
+            "capacity": hello.capacity,
+            "heard": transaction.now,
+        },
+    )
+    return leases.leases_of(transaction, hello.worker)
+
+
+def _refusal(host: worker_pb2.HostMessage, error: BaseException) -> worker_pb2.HostReply:
+    reason = error.reason if isinstance(error, DomainError) else "INTERNAL"
+    return worker_pb2.HostReply(
+        lease=host.lease, id=host.id, error=run_pb2.RunError(reason=reason, message=str(error))
+    )
+
+
+def _log_failure(future: asyncio.Future[None]) -> None:
+    if not future.cancelled() and (error := future.exception()) is not None:
+        log.error("a message of a worker failed", exc_info=error)

@@ -1,0 +1,97 @@
+"""What time brings: leases of silent workers end, and approvals that nobody answers.
+
+Safety never depends on this: epochs and digests do that. Time only decides when we stop waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+
+from sqlalchemy import and_, select, update
+
+from fermata.server.dispatch.channel import LEASE_SECONDS
+from fermata.server.lifecycle import decisions, latching, leases
+from fermata.server.plane import ControlPlane
+from fermata.server.runs.transitions import HALTING
+from fermata.server.store import schema
+from fermata.server.store.database import Transaction
+from fermata.v1 import worker_pb2
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+"""How often workers are looked at."""
+
+
+async def sweep_workers(plane: ControlPlane) -> None:
+    """End the leases of workers that have said nothing for a lease's length. Runs until cancelled."""
+    await _adopt(plane)
+    while True:
+        await asyncio.sleep(LOOK_SECONDS)
+        now = plane.clock.monotonic()
+        for worker in plane.workers.all():
+            if now - worker.heard > LEASE_SECONDS:
+                log.warning("worker %s has been silent for %.0f s", worker.id, now - worker.heard)
+                worker.closed = True
+                worker.wake.set()
+                plane.silent_since[worker.id] = worker.heard
+        for worker_id, heard in list(plane.silent_since.items()):
+            if plane.workers.get(worker_id) is not None and not _is_closed(plane, worker_id):
+                del plane.silent_since[worker_id]
+            elif now - heard > LEASE_SECONDS:
+                del plane.silent_since[worker_id]
+                await plane.write(functools.partial(_silence, worker=worker_id), urgent=True)
+
+
+async def sweep_approvals(plane: ControlPlane) -> None:
+    """End approvals whose time is over. Runs until cancelled; sleeps until the next one is due."""
+    while True:
+        plane.approvals_changed.clear()
+        due = await plane.read(decisions.next_expiry)
+        wait = None if due is None else max(0.0, due - plane.clock.now())
+        if wait == 0.0:
+            await plane.write(decisions.expire_due)
+            continue
+        try:
+            await asyncio.wait_for(plane.approvals_changed.wait(), wait)
+        except TimeoutError:
+            continue
+
+
+async def _adopt(plane: ControlPlane) -> None:
+    """Give workers that held leases before this server started a full term to come back."""
+    runs = schema.runs.c
+    holders = await plane.read(
+        lambda connection: (
+            connection.execute(select(runs.worker).where(runs.worker != "").distinct()).scalars().all()
+        )
+    )
+    now = plane.clock.monotonic()
+    for worker in holders:
+        plane.silent_since.setdefault(worker, now)
+    plane.claim_work()
+
+
+def _is_closed(plane: ControlPlane, worker: str) -> bool:
+    connected = plane.workers.get(worker)
+    return connected is None or connected.closed
+
+
+def _silence(transaction: Transaction, worker: str) -> None:
+    """A worker's leases have expired. Runs that were halting wait for its processes' confirmed end; the others are leased again."""
+    runs = schema.runs.c
+    for row in transaction.execute(
+        select(runs.tenant, runs.id, runs.state).where(runs.worker == worker)
+    ).fetchall():
+        if row.state == HALTING:
+            latching.mark_unreachable(transaction, row.tenant, row.id)
+        else:
+            leases.lose_lease(transaction, row.tenant, row.id, "its worker is silent", dead=False)
+    table = schema.workers.c
+    transaction.execute(
+        update(schema.workers)
+        .where(and_(table.id == worker, table.state == worker_pb2.WORKER_STATE_CONNECTED))
+        .values(state=worker_pb2.WORKER_STATE_SILENT)
+    )

@@ -1,0 +1,181 @@
+"""Steps: opened by the gate, closed by whoever learns how they ended."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from google.protobuf import json_format
+from sqlalchemy import and_, select, update
+
+from fermata.server.latches import records as latch_records
+from fermata.server.names import Name, new_id
+from fermata.server.runs.record import RunRecord
+from fermata.server.store import schema
+from fermata.server.store.database import Transaction
+from fermata.v1 import run_pb2, worker_pb2
+
+OPEN = run_pb2.STEP_OUTCOME_UNSPECIFIED
+FINISHED = run_pb2.STEP_OUTCOME_FINISHED
+FAILED = run_pb2.STEP_OUTCOME_FAILED
+NOT_STARTED = run_pb2.STEP_OUTCOME_NOT_STARTED
+KILLED = run_pb2.STEP_OUTCOME_KILLED
+CONFIRMED = run_pb2.STEP_OUTCOME_CONFIRMED
+ABANDONED = run_pb2.STEP_OUTCOME_ABANDONED
+
+SHOWN_TEXT = 4096
+"""Characters of a result or an error that events and lists show."""
+
+
+def find(connection: Any, tenant: str, run: str, key: str) -> Any | None:
+    """The row of the step with this key, or None."""
+    table = schema.steps.c
+    return connection.execute(
+        select(schema.steps).where(and_(table.tenant == tenant, table.run == run, table.key == key))
+    ).first()
+
+
+def open_steps(connection: Any, tenant: str, run: str) -> list[Any]:
+    """The run's steps that have passed their gate and are not closed."""
+    table = schema.steps.c
+    query = select(schema.steps).where(and_(table.tenant == tenant, table.run == run, table.outcome == OPEN))
+    return list(connection.execute(query.order_by(table.n)).fetchall())
+
+
+def begin(
+    transaction: Transaction,
+    run: RunRecord,
+    gate: worker_pb2.Gate,
+    effect: run_pb2.EffectClass.ValueType,
+    *,
+    args: str,
+    rule: str,
+    approval: str,
+    earlier: Any | None,
+) -> int:
+    """Put a start on record and return which attempt it is.
+
+    :param args: the arguments that will run, as JSON text.
+    :param earlier: the row of an earlier start under the same key.
+    """
+    attempt = 1 if earlier is None else earlier.attempt + 1
+    step = new_id() if earlier is None else earlier.id
+    values = {
+        "args": args,
+        "attempt": attempt,
+        "epoch": run.epoch,
+        "worker": run.worker,
+        "nonce": gate.nonce,
+        "outcome": OPEN,
+        "rule": rule,
+        "approval": approval,
+        "started": transaction.now,
+        "ended": 0.0,
+    }
+    table = schema.steps.c
+    if earlier is None:
+        transaction.execute(
+            schema.steps.insert(),
+            {
+                "tenant": run.tenant,
+                "run": run.id,
+                "id": step,
+                "key": gate.step,
+                "kind": "tool",
+                "namespace": gate.namespace,
+                "task": gate.task_id,
+                "ordinal": gate.ordinal,
+                "tool": gate.tool,
+                "digest": gate.digest,
+                "call_digest": gate.call_digest,
+                "tool_call": gate.tool_call_id,
+                "effect": effect,
+                **values,
+            },
+        )
+    else:
+        transaction.execute(
+            update(schema.steps)
+            .where(and_(table.tenant == run.tenant, table.run == run.id, table.key == gate.step))
+            .values(values)
+        )
+    return attempt
+
+
+def close(
+    transaction: Transaction,
+    run: RunRecord,
+    row: Any,
+    outcome: run_pb2.StepOutcome.ValueType,
+    *,
+    result: worker_pb2.Blob | None = None,
+    text: str = "",
+    error: str = "",
+) -> None:
+    """Close an open step, tell the run's history, and tell the latches that wait for it."""
+    table = schema.steps.c
+    transaction.execute(
+        update(schema.steps)
+        .where(and_(table.tenant == row.tenant, table.run == row.run, table.key == row.key))
+        .values(
+            outcome=outcome,
+            result_type=result.type if result else "",
+            result=result.data if result else b"",
+            text=text[:SHOWN_TEXT],
+            error=error[:SHOWN_TEXT],
+            ended=transaction.now,
+        )
+    )
+    if not run.has_ended:
+        run.emit(
+            run_pb2.EVENT_TYPE_STEP_CLOSED,
+            step=str(Name(row.tenant, "runs", row.run, "steps", row.id)),
+            tool=row.tool,
+            outcome=run_pb2.StepOutcome.Name(outcome).removeprefix("STEP_OUTCOME_"),
+            result=text[:SHOWN_TEXT],
+            error=error[:SHOWN_TEXT],
+        )
+    latch_records.step_ended(transaction, row.tenant, row.run, row.key, outcome)
+
+
+def report(transaction: Transaction, run: RunRecord, closed: worker_pb2.StepClosed) -> None:
+    """Take a host's word on how a step ended.
+
+    Facts are not thrown away: a stale epoch may report the outcome of a step that it started, as its nonce shows. A second report
+    of the same step changes nothing, and a nonce that did not start it changes nothing either.
+    """
+    row = find(transaction, run.tenant, run.id, closed.step)
+    if row is None or row.nonce != closed.nonce or row.outcome not in (OPEN, KILLED):
+        return
+    close(
+        transaction,
+        run,
+        row,
+        closed.outcome,
+        result=closed.result,
+        text=closed.text,
+        error=closed.error,
+    )
+
+
+def to_message(row: Any) -> run_pb2.Step:
+    """A step of the API from its row."""
+    message = run_pb2.Step(
+        name=str(Name(row.tenant, "runs", row.run, "steps", row.id)),
+        key=row.key,
+        kind=row.kind,
+        tool=row.tool,
+        digest=row.digest,
+        effect=row.effect,
+        attempt=row.attempt,
+        epoch=row.epoch,
+        outcome=row.outcome,
+        result=row.text,
+        error=row.error,
+        rule=row.rule,
+        approval=str(Name(row.tenant, "approvals", row.approval)) if row.approval else "",
+    )
+    json_format.Parse(row.args, message.args)
+    message.start_time.FromNanoseconds(int(row.started * 1e9))
+    if row.ended:
+        message.end_time.FromNanoseconds(int(row.ended * 1e9))
+    return message

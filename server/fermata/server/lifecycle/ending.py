@@ -1,0 +1,36 @@
+"""The end of a run: what it still asks is withdrawn, its thread is free, and latches learn that nothing of it can start."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import and_, delete, update
+
+from fermata.server.approvals import records as approvals
+from fermata.server.latches import records as latch_records
+from fermata.server.runs.record import RunRecord
+from fermata.server.runs.transitions import Move
+from fermata.server.store import schema
+from fermata.server.store.database import Transaction
+from fermata.v1 import run_pb2
+
+
+def end(
+    transaction: Transaction, run: RunRecord, move: Move, event: run_pb2.EventType.ValueType, **data: Any
+) -> None:
+    """Bring a run to its end by ``move`` and say so in its history; the last event is ``event``.
+
+    :raises DomainError: RUN_STATE, where the run can't end so.
+    """
+    approvals.cancel_pending(transaction, run)
+    run.move(move)
+    run.emit(event, **data)
+    threads, gates = schema.threads.c, schema.gates.c
+    transaction.execute(
+        update(schema.threads)
+        .where(and_(threads.tenant == run.tenant, threads.id == run.thread, threads.active_run == run.id))
+        .values(active_run="")
+    )
+    transaction.execute(delete(schema.gates).where(and_(gates.tenant == run.tenant, gates.run == run.id)))
+    latch_records.run_stopped(transaction, run.tenant, run.id)
+    transaction.publication.work_available = True

@@ -1,0 +1,198 @@
+"""Leases: one owner for a run, granted in a transaction, with an epoch that only grows."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Protocol
+
+from google.protobuf import json_format
+from sqlalchemy import and_, or_, select, update
+
+from fermata.server.agents.revisions import Revisions
+from fermata.server.latches import records as latch_records
+from fermata.server.latches.coverage import Subject, strictest
+from fermata.server.ledger import steps
+from fermata.server.lifecycle.ending import end
+from fermata.server.lifecycle.resumption import build_resume
+from fermata.server.names import Name
+from fermata.server.runs.record import RunRecord, open_run
+from fermata.server.runs.transitions import HALTING, QUEUED, RUNNING, Move
+from fermata.server.store import schema
+from fermata.server.store.database import Transaction
+from fermata.v1 import run_pb2, worker_pb2
+
+CLAIMED_AT_ONCE = 64
+"""Runs that one claim hands out at the most."""
+
+
+class Capacity(Protocol):
+    """The live view of who has room. Only a hint: what counts is the lease in the store."""
+
+    def choose(self, revision: str) -> str | None:
+        """A connected worker with room, or None."""
+
+    def taken(self, worker: str, run: str) -> None:
+        """Count a run for a worker."""
+
+
+class Leases:
+    """Grants leases inside transactions.
+
+    :param capacity: the live view of the workers.
+    """
+
+    def __init__(self, revisions: Revisions, capacity: Capacity) -> None:
+        self._revisions = revisions
+        self._capacity = capacity
+
+    def grant_now(self, transaction: Transaction, run: RunRecord) -> bool:
+        """Lease a run that nobody holds, if a worker has room; the assignment goes out after the commit."""
+        revision = self._revisions.get(transaction, run.tenant, run.agent, run.revision)
+        worker = self._capacity.choose(revision.id)
+        if worker is None:
+            return False
+        restarted = run.epoch > 0
+        run.move(Move.LEASE)
+        run.epoch += 1
+        run.worker = worker
+        run.emit(run_pb2.EVENT_TYPE_LEASED, worker=worker, epoch=run.epoch)
+        assign = worker_pb2.Assign(
+            lease=worker_pb2.Lease(run=run.name, epoch=run.epoch),
+            thread=str(Name(run.tenant, "threads", run.thread)),
+            agent=str(Name(run.tenant, "agents", run.agent)),
+            revision=revision.name,
+            spec=revision.spec,
+            shared_host=not revision.report.has_sync_code,
+            restarted=restarted,
+        )
+        if run.input_committed:
+            assign.resume.CopyFrom(build_resume(transaction, run))
+        else:
+            json_format.Parse(run.input, assign.input)
+        self._capacity.taken(worker, run.name)
+        transaction.publication.to_workers.append((worker, worker_pb2.ServerMessage(assign=assign)))
+        return True
+
+    def claim(self, transaction: Transaction) -> int:
+        """Lease what waits, oldest first, for as long as workers have room; return how many were leased."""
+        table = schema.runs.c
+        waiting = transaction.execute(
+            select(table.tenant, table.id, table.thread, table.agent)
+            .where(and_(or_(table.state == QUEUED, table.state == RUNNING), table.worker == ""))
+            .order_by(table.n)
+            .limit(CLAIMED_AT_ONCE)
+        ).fetchall()
+        latches = {
+            tenant: latch_records.active(transaction, tenant) for tenant in {row.tenant for row in waiting}
+        }
+        leased = 0
+        for row in waiting:
+            if strictest(latches[row.tenant], Subject(row.id, row.thread, row.agent)) is not None:
+                continue
+            with open_run(transaction, row.tenant, row.id) as run:
+                if not self.grant_now(transaction, run):
+                    break
+            leased += 1
+        return leased
+
+
+def lose_worker(transaction: Transaction, worker: str, reason: str, *, dead: bool) -> list[str]:
+    """End all leases of a worker; return the names of the runs that it held.
+
+    :param dead: its processes are confirmed dead, so effects that were open are KILLED; a worker that is merely silent may still
+        be at work, and what it has open stays in doubt.
+    """
+    runs = schema.runs.c
+    held = transaction.execute(select(runs.tenant, runs.id).where(runs.worker == worker)).fetchall()
+    if dead:
+        _mark_dead(transaction, worker)
+    return [lose_lease(transaction, row.tenant, row.id, reason, dead=dead) for row in held]
+
+
+def lose_lease(transaction: Transaction, tenant: str, run: str, reason: str, *, dead: bool) -> str:
+    """End one run's lease; it is leased again, or, where it was halting and its host is dead, halted."""
+    with open_run(transaction, tenant, run) as record:
+        if dead:
+            for row in steps.open_steps(transaction, tenant, run):
+                if row.worker == record.worker:
+                    steps.close(transaction, record, row, steps.KILLED, error=f"its process ended: {reason}")
+        record.emit(run_pb2.EVENT_TYPE_LEASE_LOST, worker=record.worker, epoch=record.epoch, reason=reason)
+        if record.state == HALTING:
+            if dead:
+                end(transaction, record, Move.SETTLE, run_pb2.EVENT_TYPE_HALTED, killed=True)
+        else:
+            record.worker = ""
+            transaction.publication.work_available = True
+        return record.name
+
+
+MAX_HOST_DEATHS = 3
+"""After this many hosts in a row have died under a run, the run fails: it kills them."""
+
+
+def lose_host(transaction: Transaction, tenant: str, run: str, reason: str, stderr: str) -> None:
+    """A run's host has ended, confirmed by its parent: lease the run again, or fail it where its hosts keep dying."""
+    name = lose_lease(transaction, tenant, run, reason, dead=True)
+    with open_run(transaction, tenant, run) as record:
+        if (
+            record.has_ended
+            or record.epoch < MAX_HOST_DEATHS
+            or _deaths(transaction, record) < MAX_HOST_DEATHS
+        ):
+            return
+        record.error = json.dumps(
+            {
+                "reason": "HOST_DIED",
+                "message": f"The process of {name} died {MAX_HOST_DEATHS} times in a row: {reason}.",
+                "detail": stderr,
+            }
+        )
+        end(
+            transaction,
+            record,
+            Move.FAIL,
+            run_pb2.EVENT_TYPE_FAILED,
+            reason="HOST_DIED",
+            message=f"Its process died {MAX_HOST_DEATHS} times in a row: {reason}.",
+        )
+
+
+def _deaths(transaction: Transaction, run: RunRecord) -> int:
+    """How many of the run's latest leases ended one after the other with nothing but a lost lease."""
+    table = schema.events.c
+    types = transaction.execute(
+        select(table.type)
+        .where(and_(table.tenant == run.tenant, table.run == run.id))
+        .order_by(table.sequence.desc())
+        .limit(4 * MAX_HOST_DEATHS)
+    ).scalars()
+    deaths = 0
+    for kind in types:
+        if kind == run_pb2.EVENT_TYPE_LEASE_LOST:
+            deaths += 1
+        elif kind not in (
+            run_pb2.EVENT_TYPE_LEASED,
+            run_pb2.EVENT_TYPE_STEP_STARTED,
+            run_pb2.EVENT_TYPE_STEP_CLOSED,
+        ):
+            break
+    return deaths
+
+
+def _mark_dead(transaction: Transaction, worker: str) -> None:
+    transaction.execute(
+        update(schema.workers).where(schema.workers.c.id == worker).values(state=worker_pb2.WORKER_STATE_DEAD)
+    )
+
+
+def leases_of(transaction: Transaction, worker: str) -> set[tuple[str, int]]:
+    """(run name, epoch) of every lease that a worker holds."""
+    runs = schema.runs.c
+    rows = transaction.execute(select(runs.tenant, runs.id, runs.epoch).where(runs.worker == worker))
+    return {(str(Name(row.tenant, "runs", row.id)), row.epoch) for row in rows}
+
+
+def lost(held: Iterable[worker_pb2.Lease], granted: set[tuple[str, int]]) -> list[worker_pb2.Lease]:
+    """Those of the leases that a worker believes it holds which it does not hold any more."""
+    return [lease for lease in held if (lease.run, lease.epoch) not in granted]

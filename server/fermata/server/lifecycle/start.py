@@ -1,0 +1,132 @@
+"""CreateRun: one transaction that commits the run, its thread, and, where a worker has room, its first lease."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import and_, select, update
+
+from fermata.server.errors import DomainError, ErrorKind, not_found, precondition
+from fermata.server.latches import records as latch_records
+from fermata.server.latches.coverage import Subject, strictest
+from fermata.server.lifecycle.leases import Leases
+from fermata.server.names import Name, new_id
+from fermata.server.runs.record import open_run
+from fermata.server.runs.transitions import QUEUED
+from fermata.server.store import schema
+from fermata.server.store.database import Transaction
+from fermata.v1 import run_pb2
+
+MAX_INPUT_BYTES = 4 * 1024 * 1024
+"""Largest input of a run, as JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewRun:
+    """What is asked for. ``thread`` is an id, empty for a new thread; ``input`` is JSON text."""
+
+    tenant: str
+    agent: str
+    thread: str
+    input: str
+    requested_by: str
+    on_behalf_of: str
+
+
+def create_run(transaction: Transaction, leases: Leases, wanted: NewRun) -> str:
+    """Commit a run and return its id.
+
+    :raises DomainError: AGENT_NOT_FOUND, THREAD_NOT_FOUND, THREAD_BUSY, HALTED, INPUT_TOO_LARGE.
+    """
+    if len(wanted.input) > MAX_INPUT_BYTES:
+        raise DomainError(
+            f"The input has {len(wanted.input)} bytes; {MAX_INPUT_BYTES} are the most.",
+            reason="INPUT_TOO_LARGE",
+            kind=ErrorKind.INVALID_ARGUMENT,
+        )
+    agents = schema.agents.c
+    revision = transaction.execute(
+        select(agents.revision).where(and_(agents.tenant == wanted.tenant, agents.id == wanted.agent))
+    ).scalar()
+    if revision is None:
+        raise not_found(
+            "agent", str(Name(wanted.tenant, "agents", wanted.agent)), "List them with `fermata agents`."
+        )
+    run = new_id()
+    thread = _take_thread(transaction, wanted, run)
+    latch = strictest(latch_records.active(transaction, wanted.tenant), Subject(run, thread, wanted.agent))
+    if latch is not None and latch.kind == latch_records.HALT:
+        name = str(Name(wanted.tenant, "latches", latch.id))
+        raise precondition(
+            f"{latch.created_by} has halted this{f': {latch.reason}' if latch.reason else ''}. "
+            f"Lift it with `fermata release {latch.id}`.",
+            reason="HALTED",
+            latch=name,
+        )
+    transaction.execute(
+        schema.runs.insert(),
+        {
+            "tenant": wanted.tenant,
+            "id": run,
+            "agent": wanted.agent,
+            "revision": revision,
+            "thread": thread,
+            "state": QUEUED,
+            "input": wanted.input,
+            "requested_by": wanted.requested_by,
+            "on_behalf_of": wanted.on_behalf_of,
+            "created": transaction.now,
+        },
+    )
+    with open_run(transaction, wanted.tenant, run) as record:
+        record.emit(
+            run_pb2.EVENT_TYPE_CREATED,
+            agent=wanted.agent,
+            revision=revision,
+            input=_shown(json.loads(wanted.input)),
+        )
+        if latch is None:
+            leases.grant_now(transaction, record)
+    return run
+
+
+def _take_thread(transaction: Transaction, wanted: NewRun, run: str) -> str:
+    threads = schema.threads.c
+    if not wanted.thread:
+        thread = new_id()
+        transaction.execute(
+            schema.threads.insert(),
+            {
+                "tenant": wanted.tenant,
+                "id": thread,
+                "active_run": run,
+                "created_by": wanted.on_behalf_of or wanted.requested_by,
+                "created": transaction.now,
+            },
+        )
+        return thread
+    mine = and_(threads.tenant == wanted.tenant, threads.id == wanted.thread)
+    row = transaction.execute(select(schema.threads).where(mine)).first()
+    if row is None:
+        raise not_found("thread", str(Name(wanted.tenant, "threads", wanted.thread)))
+    if row.active_run:
+        active = str(Name(wanted.tenant, "runs", row.active_run))
+        raise precondition(
+            f"{active} is still going on in this thread. Wait for it, or halt it.",
+            reason="THREAD_BUSY",
+            run=active,
+        )
+    transaction.execute(update(schema.threads).where(mine).values(active_run=run))
+    return wanted.thread
+
+
+def _shown(value: Any) -> Any:
+    """The input as its event shows it: cut where it is long, whole on the run itself."""
+    text = json.dumps(value, ensure_ascii=False)
+    return value if len(text) <= SHOWN_INPUT else {"cut": text[:SHOWN_INPUT]}
+
+
+SHOWN_INPUT = 16_384
+"""Characters of an input that its event shows."""

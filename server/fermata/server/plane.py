@@ -1,0 +1,127 @@
+"""The control plane: the store and the live side, wired together. The RPC layer calls nothing else."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, func, select
+
+from fermata.server.agents.revisions import Revisions
+from fermata.server.clock import Clock, SystemClock
+from fermata.server.dispatch.hub import Hub
+from fermata.server.dispatch.workers import Workers
+from fermata.server.ledger.gate import GateKeeper
+from fermata.server.lifecycle.leases import Leases
+from fermata.server.policy.book import PolicyBook
+from fermata.server.store import schema
+from fermata.server.store.database import Database, Transaction
+from fermata.server.store.migrate import migrate
+from fermata.server.store.publication import Publication
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class ControlPlane:
+    """Everything that a server process holds.
+
+    Make one with :meth:`open`, end it with :meth:`close`.
+    """
+
+    database: Database
+    hub: Hub
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.revisions = Revisions()
+        self.policies = PolicyBook()
+        self.workers = Workers()
+        self.leases = Leases(self.revisions, self.workers)
+        self.keeper = GateKeeper(self.revisions, self.policies)
+        self.approvals_changed = asyncio.Event()
+        self.silent_since: dict[str, float] = {}
+        """Workers without a connection, and when each last said anything (monotonic)."""
+        self.draining = False
+        self._claiming = False
+        self._claim_again = False
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    @classmethod
+    async def open(cls, data: Path, clock: Clock | None = None) -> ControlPlane:
+        """Open the store in ``data``, bringing it up to date first.
+
+        :raises DomainError: DATA_NOT_WRITABLE, DATA_TOO_NEW.
+        """
+        plane = cls(clock or SystemClock())
+        path = data / "fermata.db"
+        await asyncio.to_thread(migrate, path)
+        plane.database = Database(path, plane.clock, plane._published)
+        plane.hub = Hub(await plane.read(_last_event))
+        return plane
+
+    async def close(self) -> None:
+        """Finish what is under way and let go of the store."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.database.close()
+
+    async def write(self, operation: Callable[[Transaction], T], *, urgent: bool = False) -> T:
+        """Run a domain operation; see :meth:`Database.write`."""
+        return await self.database.write(operation, urgent=urgent)
+
+    async def read(self, operation: Callable[[Connection], T]) -> T:
+        """Run a query; see :meth:`Database.read`."""
+        return await self.database.read(operation)
+
+    def spawn(self, coroutine: Any, name: str) -> None:
+        """Run something beside the requests; what it raises is logged."""
+        task = asyncio.get_running_loop().create_task(coroutine, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned_ended)
+
+    def _spawned_ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("%s failed", task.get_name(), exc_info=error)
+
+    def claim_work(self) -> None:
+        """Hand out what waits, unless that is being done already."""
+        if self.draining:
+            return
+        if self._claiming:
+            self._claim_again = True
+            return
+        self._claiming = True
+        self.spawn(self._claim(), "claim")
+
+    async def _claim(self) -> None:
+        try:
+            while True:
+                self._claim_again = False
+                leased = await self.write(self.leases.claim)
+                if not leased and not self._claim_again:
+                    return
+        finally:
+            self._claiming = False
+
+    def _published(self, publication: Publication) -> None:
+        for worker, message in publication.to_workers:
+            self.workers.send(worker, message)
+        for event in publication.events:
+            self.workers.follow(event)
+        if publication.events:
+            self.hub.publish(publication.events)
+            self.approvals_changed.set()
+        elif publication.latches:
+            self.hub.wake()
+        if publication.work_available:
+            self.claim_work()
+
+
+def _last_event(connection: Connection) -> int:
+    return connection.execute(select(func.max(schema.events.c.n))).scalar() or 0

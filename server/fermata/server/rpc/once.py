@@ -1,0 +1,75 @@
+"""request_id: the same call again gives the same answer, in the same transaction that did the work."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from google.protobuf.message import Message
+from sqlalchemy import and_, delete, select
+
+from fermata.server.errors import DomainError, ErrorKind
+from fermata.server.principals.callers import Caller
+from fermata.server.store import schema
+from fermata.server.store.database import Transaction
+
+M = TypeVar("M", bound=Message)
+
+KEPT_SECONDS = 7 * 24 * 3600.0
+"""How long a repeated request is recognised."""
+
+
+def once(
+    transaction: Transaction,
+    caller: Caller,
+    method: str,
+    request: Any,
+    produce: Callable[[], M],
+    kind: type[M],
+) -> M:
+    """Do the work of ``request``, or return the answer that an earlier call with the same request_id got.
+
+    :raises DomainError: REQUEST_ID_REUSED, where the earlier call had another body; and what ``produce`` raises, in which case
+        nothing is remembered.
+    """
+    if not request.request_id:
+        return produce()
+    table = schema.requests.c
+    digest = hashlib.sha256(
+        method.encode() + b"\0" + request.SerializeToString(deterministic=True)
+    ).hexdigest()
+    row = transaction.execute(
+        select(table.digest, table.response).where(
+            and_(table.principal == caller.name, table.request == request.request_id)
+        )
+    ).first()
+    if row is not None:
+        if row.digest != digest:
+            raise DomainError(
+                f"request_id {request.request_id!r} was used for another call. Use a fresh one for each call.",
+                reason="REQUEST_ID_REUSED",
+                kind=ErrorKind.ALREADY_EXISTS,
+                request_id=request.request_id,
+            )
+        return kind.FromString(row.response)
+    response = produce()
+    transaction.execute(
+        schema.requests.insert(),
+        {
+            "principal": caller.name,
+            "request": request.request_id,
+            "method": method,
+            "digest": digest,
+            "response": response.SerializeToString(),
+            "created": transaction.now,
+        },
+    )
+    return response
+
+
+def forget_old(transaction: Transaction) -> None:
+    """Drop what is too old to be repeated."""
+    transaction.execute(
+        delete(schema.requests).where(schema.requests.c.created < transaction.now - KEPT_SECONDS)
+    )

@@ -1,0 +1,90 @@
+"""Reading runs: rows to the API's messages, with what waits and what covers them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from google.protobuf import json_format
+from sqlalchemy import and_, select
+
+from fermata.server.errors import not_found
+from fermata.server.latches import records as latch_records
+from fermata.server.latches.coverage import Subject, covers
+from fermata.server.names import Name
+from fermata.server.runs.transitions import ENDED
+from fermata.server.store import schema
+from fermata.v1 import approval_pb2, run_pb2
+
+
+def get(connection: Any, tenant: str, run: str) -> run_pb2.Run:
+    """One run.
+
+    :raises DomainError: RUN_NOT_FOUND.
+    """
+    table = schema.runs.c
+    row = connection.execute(select(schema.runs).where(and_(table.tenant == tenant, table.id == run))).first()
+    if row is None:
+        raise not_found("run", str(Name(tenant, "runs", run)), "List them with ListRuns.")
+    return to_messages(connection, tenant, [row])[0]
+
+
+def to_messages(connection: Any, tenant: str, rows: Sequence[Any]) -> list[run_pb2.Run]:
+    """Runs of one tenant from their rows."""
+    alive = [row.id for row in rows if row.state not in ENDED]
+    pending: dict[str, list[str]] = defaultdict(list)
+    latches = []
+    if alive:
+        table = schema.approvals.c
+        for run, approval in connection.execute(
+            select(table.run, table.id)
+            .where(
+                and_(
+                    table.tenant == tenant,
+                    table.run.in_(alive),
+                    table.state == approval_pb2.APPROVAL_STATE_PENDING,
+                )
+            )
+            .order_by(table.n)
+        ):
+            pending[run].append(str(Name(tenant, "approvals", approval)))
+        latches = latch_records.active(connection, tenant)
+    messages = []
+    for row in rows:
+        message = _to_message(row)
+        message.pending_approvals.extend(pending[row.id])
+        if row.state not in ENDED:
+            subject = Subject(row.id, row.thread, row.agent)
+            message.latches.extend(
+                str(Name(tenant, "latches", latch.id)) for latch in latches if covers(latch, subject)
+            )
+        messages.append(message)
+    return messages
+
+
+def _to_message(row: Any) -> run_pb2.Run:
+    message = run_pb2.Run(
+        name=str(Name(row.tenant, "runs", row.id)),
+        agent=str(Name(row.tenant, "agents", row.agent)),
+        revision=str(Name(row.tenant, "agents", row.agent, "revisions", row.revision)),
+        thread=str(Name(row.tenant, "threads", row.thread)),
+        state=row.state,
+        held_from=row.held_from,
+        answer=row.answer,
+        requested_by=row.requested_by,
+        on_behalf_of=row.on_behalf_of,
+        epoch=row.epoch,
+        worker=row.worker,
+        last_sequence=row.sequence,
+        etag=str(row.version),
+    )
+    json_format.Parse(row.input, message.input)
+    if row.output:
+        json_format.Parse(row.output, message.output)
+    if row.error:
+        json_format.Parse(row.error, message.error)
+    message.create_time.FromNanoseconds(int(row.created * 1e9))
+    if row.ended:
+        message.end_time.FromNanoseconds(int(row.ended * 1e9))
+    return message

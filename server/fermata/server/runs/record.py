@@ -1,0 +1,170 @@
+"""One run inside a transaction: its row, its transitions and its history are written together or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from google.protobuf import json_format, struct_pb2
+from sqlalchemy import and_, select, update
+
+from fermata.server.errors import DomainError, ErrorKind, not_found
+from fermata.server.names import Name
+from fermata.server.runs.transitions import ENDED, HELD, Move, State, after
+from fermata.server.store import schema
+from fermata.server.store.database import Transaction
+from fermata.server.store.publication import PublishedEvent
+from fermata.v1 import run_pb2
+
+_UPDATED = (
+    "state",
+    "held_from",
+    "input_committed",
+    "output",
+    "answer",
+    "error",
+    "epoch",
+    "worker",
+    "sequence",
+    "version",
+    "ended",
+)
+
+
+class RunRecord:
+    """A run's row as it will be written, and the events that go with it.
+
+    Attributes are those of the table ``runs``. Change state through :meth:`move` and history through :meth:`emit` only.
+    """
+
+    def __init__(self, transaction: Transaction, row: Any) -> None:
+        self._transaction = transaction
+        self._events: list[dict[str, Any]] = []
+        self.tenant: str = row.tenant
+        self.id: str = row.id
+        self.agent: str = row.agent
+        self.revision: str = row.revision
+        self.thread: str = row.thread
+        self.state: State.ValueType = row.state
+        self.held_from: State.ValueType = row.held_from
+        self.input: str = row.input
+        self.input_committed: bool = row.input_committed
+        self.output: str = row.output
+        self.answer: str = row.answer
+        self.error: str = row.error
+        self.requested_by: str = row.requested_by
+        self.on_behalf_of: str = row.on_behalf_of
+        self.epoch: int = row.epoch
+        self.worker: str = row.worker
+        self.sequence: int = row.sequence
+        self.version: int = row.version
+        self.created: float = row.created
+        self.ended: float = row.ended
+        self._before = {name: getattr(self, name) for name in _UPDATED}
+
+    @property
+    def name(self) -> str:
+        """The resource name."""
+        return str(Name(self.tenant, "runs", self.id))
+
+    @property
+    def has_ended(self) -> bool:
+        """True where nothing can happen to it any more."""
+        return self.state in ENDED
+
+    def is_leased_to(self, worker: str, epoch: int) -> bool:
+        """True where ``worker`` may write for the run at ``epoch``."""
+        return self.worker == worker and self.epoch == epoch and not self.has_ended
+
+    def require_lease(self, worker: str, epoch: int) -> None:
+        """Refuse a writer who does not hold the lease of the current epoch.
+
+        :raises DomainError: STALE_EPOCH; whoever gets it drops the run.
+        """
+        if not self.is_leased_to(worker, epoch):
+            raise DomainError(
+                f"Worker {worker!r} does not hold {self.name} at epoch {epoch}.",
+                reason="STALE_EPOCH",
+                kind=ErrorKind.FAILED_PRECONDITION,
+                run=self.name,
+                epoch=str(epoch),
+                current_epoch=str(self.epoch),
+            )
+
+    def move(self, move: Move) -> None:
+        """Make a transition.
+
+        :raises DomainError: RUN_STATE, where the table has none.
+        """
+        before = self.state
+        self.state = after(before, self.held_from, move)
+        self.held_from = before if self.state == HELD else run_pb2.RUN_STATE_UNSPECIFIED
+        if self.has_ended:
+            self.ended = self._transaction.now
+            self.worker = ""
+
+    def emit(self, event: run_pb2.EventType.ValueType, /, **data: Any) -> None:
+        """Append to the history."""
+        self.sequence += 1
+        self._events.append(
+            {
+                "tenant": self.tenant,
+                "run": self.id,
+                "thread": self.thread,
+                "sequence": self.sequence,
+                "type": event,
+                "state": self.state,
+                "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")),
+                "time": self._transaction.now,
+            }
+        )
+
+    def _save(self) -> None:
+        changed = {
+            name: getattr(self, name) for name in _UPDATED if getattr(self, name) != self._before[name]
+        }
+        if changed:
+            changed["version"] = self.version + 1
+            self._transaction.execute(
+                update(schema.runs)
+                .where(and_(schema.runs.c.tenant == self.tenant, schema.runs.c.id == self.id))
+                .values(changed)
+            )
+        for values in self._events:
+            number = self._transaction.execute(schema.events.insert(), values).inserted_primary_key[0]
+            self._transaction.publication.events.append(
+                PublishedEvent(number, self.tenant, self.id, self.thread, to_event(values))
+            )
+
+
+@contextmanager
+def open_run(transaction: Transaction, tenant: str, run: str) -> Iterator[RunRecord]:
+    """Load a run, let the caller change it, and write row and events at the end of the block.
+
+    :raises DomainError: RUN_NOT_FOUND.
+    """
+    row = transaction.execute(
+        select(schema.runs).where(and_(schema.runs.c.tenant == tenant, schema.runs.c.id == run))
+    ).first()
+    if row is None:
+        raise not_found("run", str(Name(tenant, "runs", run)), "List them with ListRuns.")
+    record = RunRecord(transaction, row)
+    yield record
+    record._save()
+
+
+def to_event(values: Any) -> run_pb2.Event:
+    """An event of the API from a mapping with the columns of ``events``."""
+    data = struct_pb2.Struct()
+    json_format.Parse(values["data"], data)
+    event = run_pb2.Event(
+        run=str(Name(values["tenant"], "runs", values["run"])),
+        sequence=values["sequence"],
+        type=values["type"],
+        state=values["state"],
+        data=data,
+    )
+    event.time.FromNanoseconds(int(values["time"] * 1e9))
+    return event

@@ -1,0 +1,212 @@
+"""The one writer, and readers beside it."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.pool import QueuePool, StaticPool
+
+from fermata.server.clock import Clock
+from fermata.server.errors import DomainError, ErrorKind
+from fermata.server.store.publication import Publication
+
+T = TypeVar("T")
+
+MAX_BATCH = 128
+"""Operations that share a flush at the most: bounds how long the first of them waits."""
+
+MAX_QUEUED = 20_000
+"""Operations that may wait; beyond that callers are told to come back."""
+
+READERS = 2
+
+
+class Transaction:
+    """What an operation gets: a connection inside BEGIN IMMEDIATE, the time, and where to say what has happened.
+
+    ``publish`` collects what watchers are told after the commit, and never before it.
+    """
+
+    __slots__ = ("connection", "now", "publication")
+
+    def __init__(self, connection: Connection, now: float, publication: Publication) -> None:
+        self.connection = connection
+        self.now = now
+        self.publication = publication
+
+    def execute(self, statement: Any, parameters: Any = None) -> Any:
+        """Run one statement."""
+        return self.connection.execute(statement, parameters)
+
+
+class _Operation:
+    __slots__ = ("error", "function", "future", "publication", "result")
+
+    def __init__(self, function: Callable[[Transaction], Any], future: asyncio.Future[Any]) -> None:
+        self.function = function
+        self.future = future
+        self.result: Any = None
+        self.error: BaseException | None = None
+        self.publication = Publication()
+
+
+class Database:
+    """SQLite behind domain operations.
+
+    :param path: the database file; its folder exists.
+    :param clock: where operations read the time.
+    :param published: called on the event loop after each commit with what it published, in the order of commits.
+    """
+
+    def __init__(self, path: Path, clock: Clock, published: Callable[[Publication], None]) -> None:
+        self.path = path
+        self._clock = clock
+        self._published = published
+        self._writer_engine = _engine(path, writer=True)
+        self._reader_engine = _engine(path, writer=False)
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
+        self._urgent: deque[_Operation] = deque()
+        self._queued: deque[_Operation] = deque()
+        self._wake = threading.Condition()
+        self._closing = False
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.Thread(target=self._write_loop, name="store-write", daemon=True)
+        self._thread.start()
+
+    async def write(self, operation: Callable[[Transaction], T], *, urgent: bool = False) -> T:
+        """Run ``operation`` in a transaction and return its result once that is on disk.
+
+        :param urgent: gates and latches go ahead of everything that waits.
+        :raises DomainError: what the operation refuses; STORE_OVERLOADED where too much waits; STORE_UNAVAILABLE where the
+            disk fails, in which case nothing of it was written.
+        """
+        return await self.submit(operation, urgent=urgent)
+
+    def submit(self, operation: Callable[[Transaction], T], *, urgent: bool = False) -> asyncio.Future[T]:
+        """Queue ``operation`` and return the future of its result. Operations of one lane run in the order of these calls.
+
+        :raises DomainError: STORE_OVERLOADED, STORE_UNAVAILABLE where the store is closing.
+        """
+        future: asyncio.Future[T] = self._loop.create_future()
+        item = _Operation(operation, future)
+        with self._wake:
+            if self._closing:
+                raise DomainError(
+                    "The store is closing; try again.", reason="STORE_UNAVAILABLE", kind=ErrorKind.UNAVAILABLE
+                )
+            if not urgent and len(self._queued) >= MAX_QUEUED:
+                raise DomainError(
+                    f"{MAX_QUEUED} operations are waiting for the disk; try again.",
+                    reason="STORE_OVERLOADED",
+                    kind=ErrorKind.RESOURCE_EXHAUSTED,
+                )
+            (self._urgent if urgent else self._queued).append(item)
+            self._wake.notify()
+        return future
+
+    async def read(self, operation: Callable[[Connection], T]) -> T:
+        """Run ``operation`` over a consistent snapshot of what is committed."""
+        return await self._loop.run_in_executor(self._readers, self._read, operation)
+
+    def _read(self, operation: Callable[[Connection], T]) -> T:
+        with self._reader_engine.connect() as connection:
+            return operation(connection)
+
+    async def close(self) -> None:
+        """Finish what is queued and let go of the file."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        await asyncio.to_thread(self._thread.join)
+        self._readers.shutdown()
+        self._writer_engine.dispose()
+        self._reader_engine.dispose()
+
+    def _write_loop(self) -> None:
+        with self._writer_engine.connect() as connection:
+            while batch := self._take():
+                self._run(connection, batch)
+                self._loop.call_soon_threadsafe(self._settle, batch)
+
+    def _take(self) -> list[_Operation]:
+        with self._wake:
+            while not self._urgent and not self._queued and not self._closing:
+                self._wake.wait()
+            batch: list[_Operation] = []
+            for queue in (self._urgent, self._queued):
+                while queue and len(batch) < MAX_BATCH:
+                    batch.append(queue.popleft())
+            return batch
+
+    def _run(self, connection: Connection, batch: list[_Operation]) -> None:
+        """One transaction for the whole batch; a savepoint each, so that a refusal undoes its own operation only."""
+        try:
+            with connection.begin():
+                now = self._clock.now()
+                for item in batch:
+                    savepoint = connection.begin_nested()
+                    try:
+                        item.result = item.function(Transaction(connection, now, item.publication))
+                        savepoint.commit()
+                    except Exception as error:
+                        savepoint.rollback()
+                        if isinstance(error, DBAPIError) and _is_disk_fault(error):
+                            raise
+                        item.error = error
+        except DBAPIError as error:
+            refusal = DomainError(
+                f"The store could not write to {self.path}: {error.orig}. Nothing of this call was done.",
+                reason="STORE_UNAVAILABLE",
+                kind=ErrorKind.UNAVAILABLE,
+            )
+            for item in batch:
+                item.error = refusal
+
+    def _settle(self, batch: list[_Operation]) -> None:
+        for item in batch:
+            if item.error is None:
+                self._published(item.publication)
+        for item in batch:
+            if item.future.cancelled():
+                continue
+            if item.error is not None:
+                item.future.set_exception(item.error)
+            else:
+                item.future.set_result(item.result)
+
+
+def _is_disk_fault(error: DBAPIError) -> bool:
+    return isinstance(error.orig, sqlite3.OperationalError)
+
+
+def _engine(path: Path, *, writer: bool) -> Engine:
+    engine = create_engine(
+        f"sqlite:///{path}",
+        poolclass=StaticPool if writer else QueuePool,
+        connect_args={"check_same_thread": False, "isolation_level": None, "timeout": 5.0},
+    )
+
+    @event.listens_for(engine, "connect")
+    def _configure(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute("PRAGMA temp_store = MEMORY")
+        connection.execute("PRAGMA cache_size = -16000")
+        if not writer:
+            connection.execute("PRAGMA query_only = ON")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if writer else "BEGIN")
+
+    return engine

@@ -1,0 +1,415 @@
+"""The tables. Time is seconds since the epoch; enums are the numbers of ``fermata.v1``; JSON is text; blobs are opaque."""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+
+def _text(name: str, default: str | None = "") -> Column[str]:
+    return Column(name, Text, nullable=False, default=default)
+
+
+def _number(name: str, default: int = 0) -> Column[int]:
+    return Column(name, Integer, nullable=False, default=default)
+
+
+def _flag(name: str, default: bool = False) -> Column[bool]:
+    return Column(name, Boolean, nullable=False, default=default)
+
+
+def _time(name: str) -> Column[float]:
+    return Column(name, Float, nullable=False, default=0.0)
+
+
+def _blob(name: str) -> Column[bytes]:
+    return Column(name, LargeBinary, nullable=False, default=b"")
+
+
+def _row_number() -> Column[int]:
+    """Order of commit; SQLite never gives a number twice."""
+    return Column("n", Integer, primary_key=True, autoincrement=True)
+
+
+principals = Table(
+    "principals",
+    metadata,
+    _text("tenant"),
+    _text("id"),
+    _number("kind"),
+    _text("display_name"),
+    _text("roles", "[]"),
+    _text("token_hash"),
+    _flag("disabled"),
+    _text("etag"),
+    _time("created"),
+    PrimaryKeyConstraint("tenant", "id"),
+)
+
+agents = Table(
+    "agents",
+    metadata,
+    _text("tenant"),
+    _text("id"),
+    _text("description"),
+    _text("revision"),
+    _text("etag"),
+    _time("created"),
+    _time("updated"),
+    PrimaryKeyConstraint("tenant", "id"),
+)
+
+revisions = Table(
+    "revisions",
+    metadata,
+    _row_number(),
+    _text("tenant"),
+    _text("agent"),
+    _text("id"),
+    _blob("spec"),
+    _blob("report"),
+    _text("created_by"),
+    _time("created"),
+    UniqueConstraint("tenant", "agent", "id"),
+    sqlite_autoincrement=True,
+)
+
+packs = Table("packs", metadata, Column("digest", String, primary_key=True), _blob("data"))
+
+threads = Table(
+    "threads",
+    metadata,
+    _row_number(),
+    _text("tenant"),
+    _text("id"),
+    _text("labels", "{}"),
+    _text("active_run"),
+    _text("created_by"),
+    _time("created"),
+    UniqueConstraint("tenant", "id"),
+    sqlite_autoincrement=True,
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    _row_number(),
+    _text("tenant"),
+    _text("id"),
+    _text("agent"),
+    _text("revision"),
+    _text("thread"),
+    _number("state"),
+    _number("held_from"),
+    _text("input", "{}"),
+    _flag("input_committed"),
+    _text("output"),
+    _text("answer"),
+    _text("error"),
+    _text("requested_by"),
+    _text("on_behalf_of"),
+    _number("epoch"),
+    _text("worker"),
+    _number("sequence"),
+    _number("version"),
+    _time("created"),
+    _time("ended"),
+    UniqueConstraint("tenant", "id"),
+    Index("runs_by_state", "state", "worker", "n"),
+    Index("runs_by_thread", "tenant", "thread", "n"),
+    sqlite_autoincrement=True,
+)
+
+events = Table(
+    "events",
+    metadata,
+    _row_number(),
+    _text("tenant"),
+    _text("run"),
+    _text("thread"),
+    _number("sequence"),
+    _number("type"),
+    _number("state"),
+    _text("data", "{}"),
+    _time("time"),
+    UniqueConstraint("tenant", "run", "sequence"),
+    Index("events_by_thread", "tenant", "thread", "n"),
+    sqlite_autoincrement=True,
+)
+
+steps = Table(
+    "steps",
+    metadata,
+    _row_number(),
+    _text("tenant"),
+    _text("run"),
+    _text("id"),
+    _text("key"),
+    _text("kind"),
+    _text("namespace"),
+    _text("task"),
+    _number("ordinal"),
+    _text("tool"),
+    _text("args", "{}"),
+    _text("digest"),
+    _text("call_digest"),
+    _text("tool_call"),
+    _number("effect"),
+    _number("attempt"),
+    _number("epoch"),
+    _text("worker"),
+    _text("nonce"),
+    _number("outcome"),
+    _text("result_type"),
+    _blob("result"),
+    _text("text"),
+    _text("error"),
+    _text("rule"),
+    _text("approval"),
+    _time("started"),
+    _time("ended"),
+    UniqueConstraint("tenant", "run", "key"),
+    Index("steps_open", "tenant", "outcome", "run"),
+    sqlite_autoincrement=True,
+)
+
+gates = Table(
+    "gates",
+    metadata,
+    _text("tenant"),
+    _text("run"),
+    _text("nonce"),
+    _blob("answer"),
+    PrimaryKeyConstraint("tenant", "run", "nonce"),
+)
+"""Answers by nonce, so that a lost one is asked for again and is the same; kept while the run lives."""
+
+approvals = Table(
+    "approvals",
+    metadata,
+    _row_number(),
+    _text("tenant"),
+    _text("id"),
+    _text("run"),
+    _text("thread"),
+    _text("agent"),
+    _number("kind"),
+    _number("state"),
+    _text("step"),
+    _text("tool"),
+    _text("tool_description"),
+    _text("args", "{}"),
+    _text("args_schema"),
+    _text("digest"),
+    _text("call_digest"),
+    _number("effect"),
+    _text("risk"),
+    _text("rationale"),
+    _text("rule"),
+    _text("rule_reason"),
+    _text("question", "null"),
+    _text("roles", "[]"),
+    _number("required_count", 1),
+    _text("votes", "[]"),
+    _flag("not_requester"),
+    _text("on_timeout"),
+    _time("expires"),
+    _time("created"),
+    _number("decision"),
+    _text("decided_by"),
+    _text("on_behalf_of"),
+    _time("decided"),
+    _text("comment"),
+    _text("edited_args"),
+    _text("value", "null"),
+    _text("interrupt"),
+    _number("position"),
+    _number("delivered"),
+    _text("used_by"),
+    _text("allowed", "[]"),
+    UniqueConstraint("tenant", "id"),
+    Index("approvals_by_run", "tenant", "run", "state"),
+    Index("approvals_by_state", "state", "expires"),
+    sqlite_autoincrement=True,
+)
+
+latches = Table(
+    "latches",
+    metadata,
+    _row_number(),
+    _text("tenant"),
+    _text("id"),
+    _number("kind"),
+    _text("scope"),
+    _text("target"),
+    _text("reason"),
+    _number("state"),
+    _text("created_by"),
+    _text("on_behalf_of"),
+    _text("released_by"),
+    _time("created"),
+    _time("settled"),
+    _time("released"),
+    UniqueConstraint("tenant", "id"),
+    Index("latches_by_state", "tenant", "state"),
+    sqlite_autoincrement=True,
+)
+
+latch_runs = Table(
+    "latch_runs",
+    metadata,
+    _text("tenant"),
+    _text("latch"),
+    _text("run"),
+    _flag("stopped"),
+    PrimaryKeyConstraint("tenant", "latch", "run"),
+    Index("latch_runs_by_run", "tenant", "run"),
+)
+
+latch_steps = Table(
+    "latch_steps",
+    metadata,
+    _text("tenant"),
+    _text("latch"),
+    _text("run"),
+    _text("key"),
+    _text("step"),
+    _text("tool"),
+    _number("status"),
+    Column("milliseconds", Float, nullable=False, default=0.0),
+    PrimaryKeyConstraint("tenant", "latch", "run", "key"),
+    Index("latch_steps_by_run", "tenant", "run", "key"),
+)
+
+checkpoints = Table(
+    "checkpoints",
+    metadata,
+    _row_number(),
+    _text("tenant"),
+    _text("thread"),
+    _text("namespace"),
+    _text("id"),
+    _text("parent"),
+    _text("type"),
+    _blob("data"),
+    _text("metadata_type"),
+    _blob("metadata"),
+    _text("versions", "{}"),
+    UniqueConstraint("tenant", "thread", "namespace", "id"),
+    sqlite_autoincrement=True,
+)
+
+channel_blobs = Table(
+    "channel_blobs",
+    metadata,
+    _text("tenant"),
+    _text("thread"),
+    _text("namespace"),
+    _text("channel"),
+    _text("version"),
+    _text("type"),
+    _blob("data"),
+    PrimaryKeyConstraint("tenant", "thread", "namespace", "channel", "version"),
+)
+
+checkpoint_writes = Table(
+    "checkpoint_writes",
+    metadata,
+    _text("tenant"),
+    _text("thread"),
+    _text("namespace"),
+    _text("checkpoint"),
+    _text("task"),
+    _number("position"),
+    _text("task_path"),
+    _text("channel"),
+    _text("type"),
+    _blob("data"),
+    PrimaryKeyConstraint("tenant", "thread", "namespace", "checkpoint", "task", "position"),
+)
+
+model_records = Table(
+    "model_records",
+    metadata,
+    _text("tenant"),
+    _text("run"),
+    _text("key"),
+    _text("digest"),
+    _text("model"),
+    _text("type"),
+    _blob("data"),
+    PrimaryKeyConstraint("tenant", "run", "key", "digest"),
+)
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("tenant", String, primary_key=True),
+    _text("text"),
+    _text("etag"),
+    _text("updated_by"),
+    _time("updated"),
+)
+
+collections = Table(
+    "collections",
+    metadata,
+    _text("tenant"),
+    _text("id"),
+    _text("description"),
+    _time("created"),
+    PrimaryKeyConstraint("tenant", "id"),
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    _text("tenant"),
+    _text("collection"),
+    _text("id"),
+    _text("source"),
+    _text("title"),
+    _text("kind"),
+    _text("digest"),
+    _number("version"),
+    _number("chunks"),
+    _time("updated"),
+    PrimaryKeyConstraint("tenant", "collection", "id"),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    _text("principal"),
+    _text("request"),
+    _text("method"),
+    _text("digest"),
+    _blob("response"),
+    _time("created"),
+    PrimaryKeyConstraint("principal", "request"),
+)
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("id", String, primary_key=True),
+    _text("node"),
+    _number("pid"),
+    _number("state"),
+    _number("capacity"),
+    _time("heard"),
+)

@@ -1,0 +1,163 @@
+"""Checkpoints: opaque bytes, each channel's value stored once for each version of it.
+
+The layout is that of LangGraph's own Postgres saver: a checkpoint refers to channel values by version, so that a super-step writes
+only what it changed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import and_, select, tuple_
+from sqlalchemy.dialects.sqlite import insert
+
+from fermata.server.store import schema
+from fermata.server.store.database import Transaction
+from fermata.v1 import worker_pb2
+
+LISTED_CHECKPOINTS = 100
+"""Checkpoints that one answer holds at the most."""
+
+
+def apply(transaction: Transaction, tenant: str, thread: str, commit: worker_pb2.Commit) -> None:
+    """Store what a host's checkpointer has collected. The same commit again changes nothing."""
+    if commit.checkpoints:
+        _store_checkpoints(transaction, tenant, thread, commit.checkpoints)
+    writes = [
+        {
+            "tenant": tenant,
+            "thread": thread,
+            "namespace": task.namespace,
+            "checkpoint": task.checkpoint_id,
+            "task": task.task_id,
+            "position": write.index,
+            "task_path": task.task_path,
+            "channel": write.channel,
+            "type": write.value.type,
+            "data": write.value.data,
+        }
+        for task in commit.writes
+        for write in task.writes
+    ]
+    if writes:
+        transaction.execute(insert(schema.checkpoint_writes).prefix_with("OR REPLACE"), writes)
+
+
+def _store_checkpoints(
+    transaction: Transaction, tenant: str, thread: str, puts: Iterable[worker_pb2.CheckpointPut]
+) -> None:
+    rows: list[dict[str, Any]] = []
+    blobs: list[dict[str, Any]] = []
+    for put in puts:
+        rows.append(
+            {
+                "tenant": tenant,
+                "thread": thread,
+                "namespace": put.namespace,
+                "id": put.checkpoint_id,
+                "parent": put.parent_id,
+                "type": put.checkpoint.type,
+                "data": put.checkpoint.data,
+                "metadata_type": put.metadata.type,
+                "metadata": put.metadata.data,
+                "versions": json.dumps(dict(put.channel_versions)),
+            }
+        )
+        blobs.extend(
+            {
+                "tenant": tenant,
+                "thread": thread,
+                "namespace": put.namespace,
+                "channel": channel.channel,
+                "version": channel.version,
+                "type": channel.value.type,
+                "data": channel.value.data,
+            }
+            for channel in put.channels
+        )
+    transaction.execute(insert(schema.checkpoints).prefix_with("OR IGNORE"), rows)
+    if blobs:
+        transaction.execute(insert(schema.channel_blobs).prefix_with("OR IGNORE"), blobs)
+
+
+def query(
+    connection: Any, tenant: str, thread: str, wanted: worker_pb2.CheckpointQuery
+) -> worker_pb2.CheckpointReply:
+    """The checkpoints that are asked for, newest first, with their values and pending writes."""
+    table = schema.checkpoints.c
+    where = [
+        table.tenant == tenant,
+        table.thread == thread,
+        table.namespace == wanted.namespace,
+    ]
+    if wanted.checkpoint_id:
+        where.append(table.id == wanted.checkpoint_id)
+    if wanted.before:
+        where.append(table.id < wanted.before)
+    limit = min(wanted.limit or LISTED_CHECKPOINTS, LISTED_CHECKPOINTS) if wanted.list else 1
+    # LangGraph's checkpoint ids grow with time (UUID 6), so their order is the order of the checkpoints.
+    rows = connection.execute(
+        select(schema.checkpoints).where(and_(*where)).order_by(table.id.desc()).limit(limit)
+    ).fetchall()
+    reply = worker_pb2.CheckpointReply()
+    for row in rows:
+        reply.checkpoints.append(_stored(connection, row))
+    return reply
+
+
+def _stored(connection: Any, row: Any) -> worker_pb2.StoredCheckpoint:
+    stored = worker_pb2.StoredCheckpoint()
+    put = stored.put
+    put.namespace, put.checkpoint_id, put.parent_id = row.namespace, row.id, row.parent
+    put.checkpoint.type, put.checkpoint.data = row.type, row.data
+    put.metadata.type, put.metadata.data = row.metadata_type, row.metadata
+    versions: dict[str, str] = json.loads(row.versions)
+    put.channel_versions.update(versions)
+    if versions:
+        blob = schema.channel_blobs.c
+        found = connection.execute(
+            select(blob.channel, blob.version, blob.type, blob.data).where(
+                and_(
+                    blob.tenant == row.tenant,
+                    blob.thread == row.thread,
+                    blob.namespace == row.namespace,
+                    tuple_(blob.channel, blob.version).in_(list(versions.items())),
+                )
+            )
+        )
+        for channel, version, kind, data in found:
+            put.channels.add(channel=channel, version=version, value=worker_pb2.Blob(type=kind, data=data))
+    table = schema.checkpoint_writes.c
+    tasks: dict[tuple[str, str], list[Any]] = defaultdict(list)
+    for write in connection.execute(
+        select(schema.checkpoint_writes)
+        .where(
+            and_(
+                table.tenant == row.tenant,
+                table.thread == row.thread,
+                table.namespace == row.namespace,
+                table.checkpoint == row.id,
+            )
+        )
+        .order_by(table.task_path, table.task, table.position)
+    ):
+        tasks[write.task, write.task_path].append(write)
+    for (task, path), writes in tasks.items():
+        stored.writes.add(
+            namespace=row.namespace,
+            checkpoint_id=row.id,
+            task_id=task,
+            task_path=path,
+            writes=[
+                worker_pb2.ChannelWrite(
+                    index=write.position,
+                    channel=write.channel,
+                    value=worker_pb2.Blob(type=write.type, data=write.data),
+                )
+                for write in writes
+            ],
+        )
+    return stored
