@@ -112,7 +112,9 @@ class AgentText:
         except ValidationError as invalid:
             first = invalid.errors(include_input=False, include_url=False)[0]
             location = self._real(first["loc"])
-            raise self.malformed(location, first["msg"].lower(), _mend(location, first["type"])) from None
+            raise self.malformed(
+                location, _fault(first["type"], first["msg"]), _mend(location, first["type"])
+            ) from None
 
     def malformed(self, location: Location, what: str, mend: str, *, line: int | None = None) -> LocalError:
         """The error for the key at ``location``."""
@@ -246,6 +248,16 @@ _MENDS: dict[str, Any] = {
     "env": "Write NAME: value.",
     "secrets": "Write NAME: env:NAME.",
 }
+
+
+def _fault(kind: str, message: str) -> str:
+    """pydantic's words, where there are none that say it better."""
+    plain = {
+        "extra_forbidden": "there is no such key",
+        "missing": "it is missing",
+        "string_pattern_mismatch": "it is no name",
+    }
+    return plain.get(kind, message[:1].lower() + message[1:])
 
 
 def _mend(location: Location, kind: str) -> str:

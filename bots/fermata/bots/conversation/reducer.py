@@ -1,0 +1,303 @@
+"""From what happened to what is shown: ``apply(view, item) -> view``, pure and safe to repeat.
+
+An event that the view has seen already changes nothing, so a surface may replay a run from its start at any
+time. Unknown events and fields are passed over: a newer server must not break an older surface.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from fermata.client.names import last_part
+from fermata.client.values import JsonValue, from_struct
+from fermata.v1 import approval_pb2, latch_pb2, run_pb2
+
+from .cards import card_of
+from .text import clean, one_line, shown
+from .view import (
+    CardEntry,
+    Citation,
+    Conversation,
+    Entry,
+    LatchEntry,
+    LatchStage,
+    Message,
+    Note,
+    StepState,
+    ToolStep,
+)
+
+Item = run_pb2.Event | run_pb2.TokenDelta | approval_pb2.Approval | latch_pb2.Latch
+Facts = dict[str, JsonValue]
+
+RESULT_CHARACTERS = 600
+_OUTCOMES: dict[str, StepState] = {
+    "FINISHED": "finished",
+    "FAILED": "failed",
+    "NOT_STARTED": "not started",
+    "KILLED": "killed",
+    "CONFIRMED": "confirmed",
+    "ABANDONED": "abandoned",
+}
+_LATCH_STEPS = {
+    latch_pb2.LATCH_STEP_STATUS_OPEN: "still open",
+    latch_pb2.LATCH_STEP_STATUS_FINISHED: "finished by itself",
+    latch_pb2.LATCH_STEP_STATUS_NOT_STARTED: "had not begun, and will not",
+    latch_pb2.LATCH_STEP_STATUS_KILLED: "killed; its outcome may be unknown",
+    latch_pb2.LATCH_STEP_STATUS_UNREACHABLE: "out of reach; not settled",
+}
+
+
+def apply(view: Conversation, item: Item) -> Conversation:
+    """The view after ``item``."""
+    match item:
+        case run_pb2.Event():
+            return _event(view, item)
+        case run_pb2.TokenDelta():
+            return replace(view, draft=view.draft + clean(item.text))
+        case approval_pb2.Approval():
+            return _approval(view, item)
+        case latch_pb2.Latch():
+            return _put(view, latch_entry(item))
+
+
+def changed(before: Conversation, after: Conversation) -> list[Entry]:
+    """Entries that are new or differ, in order: what a surface has to draw."""
+    old = {entry.key: entry for entry in before.entries}
+    return [entry for entry in after.entries if old.get(entry.key) != entry]
+
+
+def latch_entry(latch: latch_pb2.Latch) -> LatchEntry:
+    """A latch's report."""
+    halt = latch.kind == latch_pb2.LATCH_KIND_HALT
+    settled = latch.state == latch_pb2.LATCH_STATE_SETTLED
+    state: LatchStage = "halting" if halt else "holding"
+    if settled:
+        state = "settled" if halt else "held"
+    if latch.state == latch_pb2.LATCH_STATE_RELEASED:
+        state = "released"
+    target = latch.scope.WhichOneof("target")
+    name = (
+        "everything" if target in (None, "tenant") else f"{target} {last_part(getattr(latch.scope, target))}"
+    )
+    return LatchEntry(
+        key=latch.name,
+        halt=halt,
+        target=one_line(name, 80),
+        state=state,
+        steps=tuple(
+            (one_line(step.tool, 60), _LATCH_STEPS.get(step.status, "unknown")) for step in latch.steps
+        ),
+        runs=len(latch.runs),
+        milliseconds=latch.settle_milliseconds,
+        reason=one_line(latch.reason, 200),
+    )
+
+
+def citations_of(found: JsonValue) -> tuple[Citation, ...]:
+    """An event's citations; what has no source is left out."""
+    citations = []
+    for position, item in enumerate(found if isinstance(found, list) else [], start=1):
+        if isinstance(item, dict) and item.get("source"):
+            line = item.get("line", item.get("first_line", 0))
+            citations.append(
+                Citation(
+                    number=one_line(str(item.get("id", position)), 12),
+                    source=one_line(str(item["source"]), 160),
+                    heading=one_line(str(item.get("heading") or ""), 160),
+                    line=int(line) if isinstance(line, int | float) else 0,
+                )
+            )
+    return tuple(citations)
+
+
+def message_text(content: JsonValue) -> str:
+    """A message's text: LangChain's content is a text or a list of blocks, of which the text blocks count."""
+    if isinstance(content, str):
+        return clean(content).strip()
+    if isinstance(content, list):
+        texts = [_block_text(block) for block in content]
+        return clean("".join(texts)).strip()
+    return ""
+
+
+def _block_text(block: JsonValue) -> str:
+    if isinstance(block, str):
+        return block
+    if isinstance(block, dict) and block.get("type", "text") == "text":
+        return _text(block, "text")
+    return ""
+
+
+def _event(view: Conversation, event: run_pb2.Event) -> Conversation:
+    if event.sequence <= view.sequences.get(event.run, 0):
+        return view
+    facts = from_struct(event.data)
+    view = replace(
+        view, run=event.run, state=event.state, sequences={**view.sequences, event.run: event.sequence}
+    )
+    key = f"{event.run}/events/{event.sequence}"
+    match event.type:
+        case run_pb2.EVENT_TYPE_CREATED:
+            return _created(view, key, facts)
+        case run_pb2.EVENT_TYPE_MESSAGE:
+            return _message(view, key, facts)
+        case (
+            run_pb2.EVENT_TYPE_STEP_STARTED | run_pb2.EVENT_TYPE_STEP_CLOSED | run_pb2.EVENT_TYPE_STEP_REFUSED
+        ):
+            return _step(view, event, facts)
+        case run_pb2.EVENT_TYPE_APPROVAL_REQUESTED:
+            name = _text(facts, "approval")
+            return view if name in view.pending else replace(view, pending=(*view.pending, name))
+        case run_pb2.EVENT_TYPE_APPROVAL_DECIDED:
+            name = _text(facts, "approval")
+            return replace(view, pending=tuple(waiting for waiting in view.pending if waiting != name))
+        case run_pb2.EVENT_TYPE_SUCCEEDED:
+            return _succeeded(replace(view, draft=""), key, facts)
+        case _:
+            note = _note(event, facts, key)
+            ended = replace(view, draft="", pending=()) if event.type in _ENDS else view
+            return _put(ended, note) if note else ended
+
+
+_ENDS = (
+    run_pb2.EVENT_TYPE_HALTED,
+    run_pb2.EVENT_TYPE_FAILED,
+    run_pb2.EVENT_TYPE_CANCELLED,
+    run_pb2.EVENT_TYPE_EXPIRED,
+)
+
+
+def _created(view: Conversation, key: str, facts: Facts) -> Conversation:
+    given = facts.get("input")
+    messages = given.get("messages") if isinstance(given, dict) else None
+    last = messages[-1] if isinstance(messages, list) and messages else None
+    text = message_text(last.get("content")) if isinstance(last, dict) else ""
+    view = replace(view, draft="", inputs={view.run: text})
+    return _put(view, Message(key, "person", text)) if text else view
+
+
+def _message(view: Conversation, key: str, facts: Facts) -> Conversation:
+    speaker = _text(facts, "type") or _text(facts, "role")
+    text = message_text(facts.get("content"))
+    if speaker in ("ai", "assistant", "AIMessageChunk"):
+        view = replace(view, draft="")
+        return _put(view, Message(key, "agent", text, citations_of(facts.get("citations")))) if text else view
+    if speaker in ("human", "user") and text and text != view.inputs.get(view.run):
+        return _put(view, Message(key, "person", text))
+    return view
+
+
+def _succeeded(view: Conversation, key: str, facts: Facts) -> Conversation:
+    answer = message_text(facts.get("answer"))
+    prefix = f"{view.run}/"
+    said = {
+        entry.text for entry in view.entries if isinstance(entry, Message) and entry.key.startswith(prefix)
+    }
+    view = replace(view, pending=())
+    if not answer or answer in said:
+        return view
+    return _put(view, Message(key, "agent", answer, citations_of(facts.get("citations"))))
+
+
+def _step(view: Conversation, event: run_pb2.Event, facts: Facts) -> Conversation:
+    at = event.time.ToNanoseconds() / 1e9
+    key = _text(facts, "step") or f"{event.run}/events/{event.sequence}"
+    known = view.entry(key)
+    args = facts.get("args")
+    arguments = (
+        tuple((one_line(name, 60), one_line(shown(value), 120)) for name, value in args.items())
+        if isinstance(args, dict)
+        else ()
+    )
+    step = (
+        known
+        if isinstance(known, ToolStep)
+        else ToolStep(key, one_line(_text(facts, "tool"), 80), arguments, "running", started_at=at)
+    )
+    match event.type:
+        case run_pb2.EVENT_TYPE_STEP_STARTED:
+            step = replace(
+                step, state="running", arguments=arguments or step.arguments, started_at=at, milliseconds=None
+            )
+        case run_pb2.EVENT_TYPE_STEP_REFUSED:
+            step = replace(
+                step,
+                state="refused",
+                result=_result(facts.get("message") or facts.get("reason")),
+                milliseconds=0.0,
+            )
+        case _:
+            outcome = _text(facts, "outcome").removeprefix("STEP_OUTCOME_")
+            step = replace(
+                step,
+                state=_OUTCOMES.get(outcome, "finished"),
+                result=_result(facts.get("error") or facts.get("result")),
+                milliseconds=max(0.0, (at - step.started_at) * 1000),
+            )
+    return _put(view, step)
+
+
+def _result(value: JsonValue) -> str:
+    if value is None:
+        return ""
+    text = clean(value if isinstance(value, str) else shown(value)).strip()
+    return text if len(text) <= RESULT_CHARACTERS else text[: RESULT_CHARACTERS - 1] + "…"
+
+
+def _note(event: run_pb2.Event, facts: Facts, key: str) -> Note | None:
+    reason = one_line(_text(facts, "reason"), 200)
+    tail = f": {reason}" if reason else ""
+    match event.type:
+        case run_pb2.EVENT_TYPE_LEASE_LOST:
+            return Note(
+                key,
+                "The worker was lost; the run goes on from its last checkpoint" + tail,
+                "warning",
+            )
+        case run_pb2.EVENT_TYPE_LEASED if _number(facts, "epoch") > 1:
+            worker = one_line(_text(facts, "worker"), 40)
+            return Note(key, f"The run goes on, on {worker} (epoch {_number(facts, 'epoch')})")
+        case run_pb2.EVENT_TYPE_HELD:
+            return Note(key, "Held" + tail + ". /release lets it go on.", "warning")
+        case run_pb2.EVENT_TYPE_RELEASED:
+            return Note(key, "Released; the run goes on.")
+        case run_pb2.EVENT_TYPE_HALTING:
+            return Note(key, "Halting" + tail, "warning")
+        case run_pb2.EVENT_TYPE_HALTED:
+            return Note(key, "Halted: nothing of this run can start any more.", "warning")
+        case run_pb2.EVENT_TYPE_FAILED:
+            message = one_line(_text(facts, "message"), 600)
+            return Note(key, f"The run failed [{reason}] {message}", "error")
+        case run_pb2.EVENT_TYPE_CANCELLED:
+            return Note(key, "The run was cancelled" + tail, "warning")
+        case run_pb2.EVENT_TYPE_EXPIRED:
+            return Note(key, "The run's deadline has passed.", "error")
+        case run_pb2.EVENT_TYPE_CUSTOM:
+            return Note(key, one_line(shown(facts.get("value")), 300))
+        case _:
+            return None
+
+
+def _approval(view: Conversation, approval: approval_pb2.Approval) -> Conversation:
+    waiting = tuple(name for name in view.pending if name != approval.name)
+    if approval.state == approval_pb2.APPROVAL_STATE_PENDING:
+        waiting = view.pending if approval.name in view.pending else (*view.pending, approval.name)
+    return _put(replace(view, pending=waiting), CardEntry(approval.name, card_of(approval)))
+
+
+def _put(view: Conversation, entry: Entry) -> Conversation:
+    for index, known in enumerate(view.entries):
+        if known.key == entry.key:
+            return replace(view, entries=(*view.entries[:index], entry, *view.entries[index + 1 :]))
+    return replace(view, entries=(*view.entries, entry))
+
+
+def _text(facts: Facts, name: str) -> str:
+    value = facts.get(name)
+    return value if isinstance(value, str) else ""
+
+
+def _number(facts: Facts, name: str) -> int:
+    value = facts.get(name)
+    return int(value) if isinstance(value, int | float) else 0

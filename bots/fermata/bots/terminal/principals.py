@@ -1,0 +1,159 @@
+"""``principals``, ``whoami``."""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeVar
+
+import typer
+from rich.text import Text
+
+from fermata.bots.conversation.text import one_line
+from fermata.client import LocalError
+from fermata.client.names import last_part
+from fermata.v1 import principal_pb2
+
+from . import drawing
+from .session import Json, Yes, session
+
+_Value = TypeVar("_Value")
+KINDS = {
+    drawing.enum_word(name, "PRINCIPAL_KIND_"): value
+    for name, value in principal_pb2.PrincipalKind.items()
+    if value
+}
+ROLES = {drawing.enum_word(name, "ROLE_"): value for name, value in principal_pb2.Role.items() if value}
+Name = Annotated[str, typer.Argument(help="The principal's ID.")]
+RoleOption = Annotated[list[str] | None, typer.Option("--role", help=f"May be repeated: {', '.join(ROLES)}.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    group = typer.Typer(help="Principals: who may do what.", invoke_without_command=True)
+    group.callback()(principals)
+    group.command("list")(list_principals)
+    group.command("create")(create)
+    group.command("update")(update)
+    group.command("rotate")(rotate)
+    group.command("delete")(delete)
+    app.add_typer(group, name="principals")
+    app.command("whoami")(whoami)
+
+
+def principals(context: typer.Context, as_json: Json = False) -> None:
+    """List principals."""
+    if context.invoked_subcommand is None:
+        list_principals(context, as_json)
+
+
+def list_principals(context: typer.Context, as_json: Json = False) -> None:
+    """List principals by name."""
+    with session(context, as_json) as opened:
+        found = opened.client.principals.list()
+        table = drawing.plain_table("Principal", "Kind", "Roles", "State", "Shown as")
+        for principal in found:
+            table.add_row(
+                Text(last_part(principal.name), style="bold"),
+                Text(_kind(principal)),
+                Text(_roles(principal)),
+                Text("disabled" if principal.disabled else "", style="red"),
+                Text(one_line(principal.display_name, 80)),
+            )
+        opened.output.show(table, document={"principals": found})
+
+
+def create(
+    context: typer.Context,
+    name: Name,
+    kind: Annotated[str, typer.Option(help=f"One of {', '.join(KINDS)}.")] = "user",
+    role: RoleOption = None,
+    display_name: Annotated[str, typer.Option(help="How it is shown.")] = "",
+    as_json: Json = False,
+) -> None:
+    """Make a principal. Its token is printed once and kept nowhere."""
+    with session(context, as_json) as opened:
+        made = opened.client.principals.create(
+            name,
+            kind=_known(kind, KINDS, "kind"),
+            roles=_role_values(role or ["viewer"]),
+            display_name=display_name,
+        )
+        token = made.token or "(none: this call was a repeat; fermata principals rotate gives another)"
+        opened.output.show(
+            Text(f"{last_part(made.principal.name)} made: {_roles(made.principal)}", style="green"),
+            Text(f"token  {token}"),
+            document=made,
+        )
+
+
+def update(
+    context: typer.Context,
+    name: Name,
+    role: RoleOption = None,
+    display_name: Annotated[str | None, typer.Option(help="How it is shown.")] = None,
+    disabled: Annotated[
+        bool | None, typer.Option("--disable/--enable", help="Refuse or accept its token.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Change roles, display name, or whether its token is accepted."""
+    with session(context, as_json) as opened:
+        principal = opened.client.principals.get(name)
+        if role is not None:
+            principal.ClearField("roles")
+            principal.roles.extend(_role_values(role))
+        if display_name is not None:
+            principal.display_name = display_name
+        if disabled is not None:
+            principal.disabled = disabled
+        changed = opened.client.principals.update(principal)
+        opened.output.show(
+            Text(f"{last_part(changed.name)}: {_roles(changed)}", style="green"), document=changed
+        )
+
+
+def rotate(context: typer.Context, name: Name, yes: Yes = False, as_json: Json = False) -> None:
+    """A new token; the old one ends at once."""
+    with session(context, as_json) as opened:
+        opened.confirm(f"End the present token of {name}?", yes=yes)
+        token = opened.client.principals.rotate_token(name)
+        opened.output.show(Text(f"token  {token}"), document={"token": token})
+
+
+def delete(context: typer.Context, name: Name, yes: Yes = False, as_json: Json = False) -> None:
+    """Remove a principal; its token ends at once."""
+    with session(context, as_json) as opened:
+        opened.confirm(f"Delete {name}?", yes=yes)
+        opened.client.principals.delete(name)
+        opened.output.show(Text(f"{name} deleted", style="green"), document={"deleted": name})
+
+
+def whoami(context: typer.Context, as_json: Json = False) -> None:
+    """Who you are to the server, and what you may do."""
+    with session(context, as_json) as opened:
+        caller = opened.client.principals.caller()
+        opened.output.show(
+            Text(
+                f"{last_part(caller.name)} ({_kind(caller)}): {_roles(caller)} at {opened.client.connection.target}"
+            ),
+            document=caller,
+        )
+
+
+def _kind(principal: principal_pb2.Principal) -> str:
+    return drawing.enum_word(principal_pb2.PrincipalKind.Name(principal.kind), "PRINCIPAL_KIND_")
+
+
+def _roles(principal: principal_pb2.Principal) -> str:
+    return ", ".join(drawing.enum_word(principal_pb2.Role.Name(role), "ROLE_") for role in principal.roles)
+
+
+def _role_values(names: list[str]) -> list[principal_pb2.Role.ValueType]:
+    return [_known(name, ROLES, "role") for name in names]
+
+
+def _known(name: str, known: dict[str, _Value], noun: str) -> _Value:
+    if name.lower() not in known:
+        raise LocalError(
+            f"There is no {noun} {name!r}. Known: {', '.join(known)}.", reason=f"{noun.upper()}_UNKNOWN"
+        )
+    return known[name.lower()]
