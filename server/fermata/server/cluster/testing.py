@@ -1,5 +1,7 @@
 """Twins for tests, shipped: a server that only speaks WorkerService, and zygotes whose hosts are objects."""
 
+# ruff: noqa: N802, A002 - names of the API
+
 from __future__ import annotations
 
 import asyncio
@@ -31,7 +33,7 @@ from fermata.v1.worker_pb2 import (
 )
 from fermata.v1.worker_pb2_grpc import WorkerServiceServicer, add_WorkerServiceServicer_to_server
 
-TOKEN = "worker-token-of-a-test"
+TOKEN = "worker-token-of-a-test"  # noqa: S105 - opens nothing
 
 
 class Connection:
@@ -93,7 +95,7 @@ class FakeServer(WorkerServiceServicer):
     async def connection(self) -> Connection:
         return await asyncio.wait_for(self.connections.get(), 10)
 
-    async def Connect(  # type: ignore[override]
+    async def Connect(
         self, request_iterator: AsyncIterator[ConnectRequest], context: Any
     ) -> AsyncIterator[ConnectResponse]:
         if dict(context.invocation_metadata()).get("authorization") != f"Bearer {TOKEN}":
@@ -118,19 +120,19 @@ class FakeServer(WorkerServiceServicer):
             connection.closed.set()
             reader.cancel()
 
-    async def GetPack(self, request: GetPackRequest, context: Any) -> GetPackResponse:  # type: ignore[override]
+    async def GetPack(self, request: GetPackRequest, context: Any) -> GetPackResponse:
         self.pack_requests += 1
         if request.digest not in self.packs:
             await context.abort(grpc.StatusCode.NOT_FOUND, "no such pack")
         return GetPackResponse(pack=self.packs[request.digest])
 
-    async def ReportWorkerDeath(  # type: ignore[override]
+    async def ReportWorkerDeath(
         self, request: ReportWorkerDeathRequest, context: Any
     ) -> ReportWorkerDeathResponse:
         self.deaths.put_nowait(request.worker)
         return ReportWorkerDeathResponse()
 
-    async def ListWorkers(self, request: ListWorkersRequest, context: Any) -> ListWorkersResponse:  # type: ignore[override]
+    async def ListWorkers(self, request: ListWorkersRequest, context: Any) -> ListWorkersResponse:
         return ListWorkersResponse()
 
 

@@ -98,6 +98,7 @@ class Worker:
     :param start_zygote: starts the process from which a revision's hosts are forked.
     :param embed: texts to float32 rows; called for hosts and for the server.
     :param capacity: how many runs the server may lease to this worker at once.
+    :param worker_id: new for every process; made up where empty.
     """
 
     def __init__(
@@ -109,8 +110,9 @@ class Worker:
         embed: Embed,
         capacity: int = DEFAULT_CAPACITY,
         node: str = "",
+        worker_id: str = "",
     ) -> None:
-        self.id = f"worker-{uuid.uuid4().hex[:12]}"
+        self.id = worker_id or f"worker-{uuid.uuid4().hex[:12]}"
         self._target = target
         self._embed = embed
         self._capacity = capacity

@@ -1,0 +1,177 @@
+"""The classes that Ray runs as detached actors: thin shells around a worker and an embedder.
+
+Their processes are ended with ``ray.kill``, never restarted by Ray. An actor that fails by itself ends its
+process, for a death is something that the controller sees and a half-dead actor is not.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import ray
+import ray.exceptions
+from numpy.typing import NDArray
+
+from fermata.agents.inference.batching import BatchingEmbedder
+from fermata.agents.inference.embedder import OnnxEmbedder
+from fermata.agents.inference.errors import InferenceError
+from fermata.server.cluster.controller import EMBEDDER
+from fermata.server.cluster.logs import configure_logging
+from fermata.server.cluster.target import ServerTarget
+from fermata.server.cluster.worker import EmbeddingUnavailableError, Worker
+from fermata.server.cluster.zygotes import start_zygote
+
+log = logging.getLogger(__name__)
+
+EMBEDDER_WAIT_SECONDS = 10.0
+EMBEDDER_RETRY_SECONDS = 0.1
+FAILED_EXIT_CODE = 70
+
+Refusal = tuple[str, str]
+"""Reason and message. An exception would lose its facts on the way through Ray."""
+
+
+class AgentWorkerActor:
+    """A worker in a process of its own.
+
+    :param cache: folder for packs.
+    :param namespace: of the embedder's actor.
+    """
+
+    def __init__(
+        self,
+        target: ServerTarget,
+        worker_id: str,
+        cache: Path,
+        capacity: int,
+        namespace: str,
+        log_level: str,
+    ) -> None:
+        configure_logging(log_level)
+        self._target = target
+        self._worker = Worker(
+            target,
+            cache=cache,
+            start_zygote=start_zygote,
+            embed=EmbedderHandle(namespace),
+            capacity=capacity,
+            worker_id=worker_id,
+        )
+        self._run: asyncio.Task[None] | None = None
+
+    async def start(self) -> str:
+        """Begins to work, and returns the worker's id. A repeat changes nothing."""
+        if self._run is None:
+            self._run = asyncio.create_task(self._worker.run())
+            self._run.add_done_callback(_end_process)
+            tune_garbage_collection()
+        return self._worker.id
+
+    async def target(self) -> ServerTarget:
+        """The server that it works for."""
+        return self._target
+
+    async def wait_connected(self) -> None:
+        """Returns once the server has welcomed the worker."""
+        await self._worker.wait_connected()
+
+    async def wait_dead(self) -> None:
+        """Never returns: the call fails when the process ends."""
+        await asyncio.Event().wait()
+
+    async def stop(self) -> None:
+        """Ends hosts and zygotes in order. The process is to be killed after that."""
+        if self._run is not None:
+            self._run.remove_done_callback(_end_process)
+            self._run.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._run
+
+
+class EmbedderActor:
+    """The embedding model, shared by all workers."""
+
+    def __init__(self, log_level: str) -> None:
+        configure_logging(log_level)
+        model = OnnxEmbedder()
+        self._batching = BatchingEmbedder(model.embed, dimensions=model.dimensions)
+
+    async def start(self) -> str:
+        """Returns an empty worker id once the model is loaded."""
+        tune_garbage_collection()
+        return ""
+
+    async def embed(self, texts: list[str]) -> NDArray[np.float32] | Refusal:
+        """Texts to float32 (len(texts), dimensions), or why not."""
+        try:
+            return await self._batching.embed(texts)
+        except InferenceError as error:
+            return error.reason, str(error)
+
+    async def wait_dead(self) -> None:
+        """Never returns: the call fails when the process ends."""
+        await asyncio.Event().wait()
+
+    async def stop(self) -> None:
+        """Lets the batch in flight end."""
+        await self._batching.close()
+
+
+class EmbedderHandle:
+    """Calls the embedder's actor, whichever has the name at the moment. To embed again has no effect, so a
+    lost call is repeated.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        self._namespace = namespace
+        self._actor: Any = None
+
+    async def __call__(self, texts: list[str]) -> NDArray[np.float32]:
+        """Texts to float32 rows.
+
+        :raises EmbeddingUnavailableError: no embedder came back in time, or it refuses these texts.
+        """
+        try:
+            async with asyncio.timeout(EMBEDDER_WAIT_SECONDS):
+                result = await self._embedded(texts)
+        except TimeoutError as error:
+            raise EmbeddingUnavailableError(
+                f"The embedding model did not answer within {EMBEDDER_WAIT_SECONDS:.0f} s."
+            ) from error
+        if isinstance(result, tuple):
+            reason, message = result
+            raise EmbeddingUnavailableError(message, reason=reason)
+        return result
+
+    async def _embedded(self, texts: list[str]) -> NDArray[np.float32] | Refusal:
+        while True:
+            try:
+                if self._actor is None:
+                    self._actor = await asyncio.to_thread(ray.get_actor, EMBEDDER, namespace=self._namespace)
+                result: NDArray[np.float32] | Refusal = await self._actor.embed.remote(texts)
+            except (ValueError, ray.exceptions.RayActorError):
+                self._actor = None
+                await asyncio.sleep(EMBEDDER_RETRY_SECONDS)
+            else:
+                return result
+
+
+def tune_garbage_collection() -> None:
+    """What was imported lives as long as the process: full collections need not look at it."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 50, 1_000)
+
+
+def _end_process(run: asyncio.Task[None]) -> None:
+    error = None if run.cancelled() else run.exception()
+    log.critical("the worker ended", exc_info=error)
+    logging.shutdown()
+    os._exit(FAILED_EXIT_CODE)
