@@ -1,0 +1,431 @@
+"""One run in a host: from its input to Park or Finish, and on from a Resume.
+
+A graph is entered once per execution: with its input, with ``Command(resume=...)`` where a person answered the graph's own interrupts, else with
+None. What our gate asks is never answered by a resume value: the next execution comes upon the same step and reads its decision there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import logging
+import threading
+import time
+import traceback
+from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from google.protobuf import json_format, struct_pb2
+from langchain_core.runnables import RunnableConfig
+from langgraph.errors import GraphRecursionError
+from langgraph.pregel import Pregel
+from langgraph.pregel._loop import PregelLoop
+from langgraph.types import Command, Interrupt
+
+from fermata.agents.runtime.breakpoint import HoldPoint
+from fermata.agents.runtime.canonical import NotJsonError, jsonable
+from fermata.agents.runtime.checkpointer import ChannelCheckpointSaver
+from fermata.agents.runtime.errors import HostError, OutputNotSerializableError, RunStopped
+from fermata.agents.runtime.gate import LATCH_ID, serving
+from fermata.agents.runtime.gated import call_digest
+from fermata.agents.runtime.messages import (
+    closing_messages,
+    last_answer,
+    message_json,
+    new_messages,
+    output_json,
+)
+from fermata.agents.runtime.run import FLUSH_SECONDS, ActiveRun, answer_of
+from fermata.v1 import approval_pb2, run_pb2, worker_pb2
+
+_logger = logging.getLogger(__name__)
+
+MESSAGES = "messages"
+"""The channel of a graph that one can talk to."""
+
+DETAIL_BYTES = 8192
+"""Where a traceback is cut; its end says what happened, so its beginning goes."""
+
+STUCK_SECONDS = 5.0
+"""How long a run that ends with an error waits for calls that can't be cancelled, before it leaves them to the end of the process."""
+
+DEFAULT_SUPER_STEPS = 100
+"""LangGraph's recursion limit where the revision sets none."""
+
+_DECISIONS = {
+    "approve": approval_pb2.DECISION_APPROVE,
+    "edit": approval_pb2.DECISION_EDIT,
+    "reject": approval_pb2.DECISION_REJECT,
+    "respond": approval_pb2.DECISION_ANSWER,
+}
+
+
+@dataclass
+class _Seen:
+    """What an execution has come to."""
+
+    values: Any = None
+    interrupts: dict[str, Interrupt] | None = None
+
+
+class _Written:
+    """A checkpoint that was written already: what awaits it goes on at once."""
+
+    def __await__(self) -> Generator[None, None, None]:
+        yield from ()
+
+    def result(self) -> None:
+        """As a future's."""
+
+
+# LangGraph 1.2 hands durability "sync" on to nested graphs and then waits for a checkpoint that one compiled with checkpointer=False never
+# writes (AttributeError: _put_checkpoint_fut). Such a graph finds this one instead; every other loop sets its own.
+PregelLoop._put_checkpoint_fut = _Written()  # type: ignore[attr-defined]
+
+
+class Execution:
+    """A run from its assignment to its end.
+
+    :param run: its state.
+    :param graph: the compiled graph of its revision; used by several runs at once.
+    """
+
+    def __init__(self, run: ActiveRun, graph: Pregel[Any, Any, Any, Any]) -> None:
+        self._run = run
+        self._saver = ChannelCheckpointSaver(run, fresh=not run.restarted)
+        self._graph = copy.copy(graph)
+        self._graph.checkpointer = self._saver
+        self._loop = asyncio.get_running_loop()
+        self._work: asyncio.Task[bool] | None = None
+        self._resume: asyncio.Queue[worker_pb2.Resume] = asyncio.Queue()
+        self._flush: asyncio.TimerHandle | None = None
+        self._reported: set[str] = set()
+        self._per_call: set[str] = set()
+        self._spent_seconds = 0.0
+        self.parked = False
+        """True while the run waits for a Resume."""
+        self.stuck = False
+        """True where a thread of the run could not be stopped: only the end of the process ends it."""
+        run.loop_thread = threading.get_ident()
+        run.keeps = self._saver.knows
+        run.on_stop = lambda: self._loop.call_soon_threadsafe(self._cancel)
+        run.on_buffered = self._buffered
+
+    async def serve(self, assign: worker_pb2.Assign) -> None:
+        """Run until the end, through every park; reports each. Returns when the run is over or its lease is lost."""
+        with serving(self._run):
+            try:
+                going_on = await self._first_input(assign)
+                while not await self._supervise(going_on):
+                    resume = await self._resume.get()
+                    self.parked = False
+                    going_on = await self._resumed(resume)
+            except RunStopped:
+                pass
+            except HostError as error:
+                await self._finish_failed(error.reason, error.message, error.detail)
+            finally:
+                if self._flush is not None:
+                    self._flush.cancel()
+
+    def resume(self, resume: worker_pb2.Resume) -> None:
+        """Let a parked run go on."""
+        self._resume.put_nowait(resume)
+
+    async def halted(self) -> bool:
+        """After a stop: True when nothing of the run moves any more and all that it did is committed; never returns while
+        something still moves."""
+        if self._work is not None:
+            await asyncio.wait([self._work])
+        await asyncio.wrap_future(self._run.activity.idle())
+        if self._run.has_uncommitted and not self._run.silent:
+            await asyncio.wait([asyncio.wrap_future(self._run.send())])
+        return True
+
+    # one execution
+
+    async def _supervise(self, going_on: Any) -> bool:
+        """Enter the graph once and report what came of it. True where the run is over."""
+        self._run.new_execution()
+        self._run.check()
+        self._work = asyncio.create_task(self._enter(going_on))
+        await asyncio.wait([self._work])
+        if self._run.failure is not None:
+            await self._settled()
+            await self._finish_failed(self._run.failure.reason, self._run.failure.message, "")
+            return True
+        if self._work.cancelled():
+            if self._run.refusal is not None and not self._run.silent:
+                await self._settled()
+                await self._finish_failed(self._run.refusal.reason, self._run.refusal.message, "")
+            return True
+        return self._work.result()
+
+    async def _enter(self, going_on: Any) -> bool:
+        seen = _Seen()
+        hold = HoldPoint(self._run, self._graph.interrupt_before_nodes)
+        begin = time.monotonic()
+        try:
+            async with asyncio.timeout(self._time_left()) as limit:
+                async for mode, chunk in self._graph.astream(
+                    going_on,
+                    self._config(),
+                    stream_mode=["updates", "values", "custom"],
+                    durability="sync",
+                    interrupt_before=hold,
+                ):
+                    self._look_at(seen, mode, chunk)
+        except TimeoutError as error:
+            if not limit.expired():
+                return await self._raised(error)
+            seconds = self._wall_time()
+            self._run.stop("RUN_TIMEOUT")
+            await self._settled()
+            await self._finish_failed(
+                "RUN_TIMEOUT", f"The run took longer than its wall time of {seconds:g} s.", "", final=True
+            )
+            return True
+        except Exception as error:  # noqa: BLE001 - whatever the graph raises is the run's error
+            return await self._raised(error)
+        finally:
+            self._spent_seconds += time.monotonic() - begin
+        if seen.interrupts is not None:
+            await asyncio.wrap_future(self._run.activity.idle())
+            return await self._park(seen, hold)
+        await asyncio.wrap_future(self._run.activity.idle())
+        return await self._finish(seen.values)
+
+    def _look_at(self, seen: _Seen, mode: str, chunk: Any) -> None:
+        if mode == "values":
+            seen.values = chunk
+            if isinstance(chunk, Mapping):
+                self._reported.update(
+                    message.id for message in new_messages(chunk.get(MESSAGES)) if message.id
+                )
+        elif mode == "custom":
+            self._run.event(run_pb2.EVENT_TYPE_CUSTOM, {"value": jsonable(chunk)})
+        elif isinstance(chunk, Mapping):
+            cached = bool((chunk.get("__metadata__") or {}).get("cached"))
+            for node, update in chunk.items():
+                if node == "__interrupt__":
+                    seen.interrupts = seen.interrupts or {}
+                    seen.interrupts.update({interrupt.id: interrupt for interrupt in update})
+                elif node != "__metadata__":
+                    self._report(node, update, cached=cached)
+
+    def _report(self, node: str, update: Any, *, cached: bool) -> None:
+        for part in update if isinstance(update, list) else [update]:
+            if not isinstance(part, Mapping):
+                continue
+            for message in new_messages(part.get(MESSAGES)):
+                if message.id is None or message.id not in self._reported:
+                    self._run.event(run_pb2.EVENT_TYPE_MESSAGE, message_json(message))
+                if message.id is not None:
+                    self._reported.add(message.id)
+        if not cached:
+            self._run.event(run_pb2.EVENT_TYPE_NODE_FINISHED, {"node": node})
+
+    # how it ends
+
+    async def _park(self, seen: _Seen, hold: HoldPoint) -> bool:
+        run = self._run
+        park = worker_pb2.Park(asking_steps=list(run.asked), latch=run.held_by or hold.held_by)
+        own = {**run.interrupts, **(seen.interrupts or {})}
+        for key, interrupt in own.items():
+            if key in run.asked.values() or key.startswith(LATCH_ID):
+                continue
+            park.interrupts.append(self._question(interrupt))
+        if not park.asking_steps and not park.latch and not park.interrupts:
+            park.interrupts.append(
+                worker_pb2.GraphInterrupt(
+                    interrupt_id="breakpoint",
+                    value=_value({"breakpoint": "The graph stops here, and goes on when it is told to."}),
+                )
+            )
+        # A Resume may come as the answer, or at once after it.
+        self.parked = True
+        reply = answer_of(await asyncio.wrap_future(run.send(park=park)))
+        if reply.WhichOneof("body") == "resume":
+            self.resume(reply.resume)
+        return False
+
+    def _question(self, interrupt: Interrupt) -> worker_pb2.GraphInterrupt:
+        value = jsonable(interrupt.value)
+        question = worker_pb2.GraphInterrupt(interrupt_id=interrupt.id, value=_value(value))
+        if not isinstance(interrupt.value, Mapping):
+            return question
+        requests = interrupt.value.get("action_requests")
+        if isinstance(requests, Sequence):
+            allowed = {
+                config["action_name"]: config["allowed_decisions"]
+                for config in interrupt.value.get("review_configs", [])
+            }
+            for request in requests:
+                question.actions.append(_action(request, allowed.get(request["name"], _DECISIONS)))
+        elif interrupt.value.get("type") == "tool_approval":
+            question.actions.append(_action(interrupt.value, _DECISIONS))
+            self._per_call.add(interrupt.id)
+        return question
+
+    async def _finish(self, values: Any) -> bool:
+        try:
+            output = output_json(values if isinstance(values, Mapping) else {"output": values})
+        except NotJsonError as error:
+            failure = OutputNotSerializableError(f"The graph's output can't be given as JSON: {error}.")
+            await self._finish_failed(failure.reason, failure.message, "")
+            return True
+        finish = worker_pb2.Finish(answer=last_answer(values))
+        finish.output.update(output)  # type: ignore[arg-type]
+        await self._send_finish(finish)
+        return True
+
+    async def _raised(self, error: Exception) -> bool:
+        reason = (
+            "RECURSION_LIMIT"
+            if isinstance(error, GraphRecursionError)
+            else str(getattr(error, "reason", "") or "GRAPH_RAISED")
+        )
+        message = f"{type(error).__name__}: {error}" if reason == "GRAPH_RAISED" else str(error)
+        await self._settled()
+        await self._finish_failed(reason, message, traceback_of(error))
+        return True
+
+    async def _finish_failed(self, reason: str, message: str, detail: str, *, final: bool = False) -> None:
+        if self._run.silent or (
+            self._run.stop_cause and not final and self._run.failure is None and self._run.refusal is None
+        ):
+            return
+        error = run_pb2.RunError(reason=reason, message=message, detail=detail)
+        await self._send_finish(worker_pb2.Finish(error=error))
+
+    async def _send_finish(self, finish: worker_pb2.Finish) -> None:
+        answer_of(await asyncio.wrap_future(self._run.send(finish=finish)))
+
+    async def _settled(self) -> None:
+        """Wait for calls that are under way; those that can't be stopped are left to the end of the process."""
+        _, pending = await asyncio.wait(
+            [asyncio.wrap_future(self._run.activity.idle())], timeout=STUCK_SECONDS
+        )
+        self.stuck = bool(pending)
+
+    # input
+
+    async def _first_input(self, assign: worker_pb2.Assign) -> Any:
+        latest = await self._saver.aget_tuple({"configurable": {"thread_id": self._run.thread}})
+        begun = latest is not None and latest.metadata.get("run_id") == self._run.name
+        if begun:
+            return await self._resumed(assign.resume)
+        if not assign.HasField("input"):
+            raise HostError(
+                f"The run {self._run.name} has no checkpoint and came without an input, so it can't go on.",
+                reason="RUN_INPUT_MISSING",
+            )
+        given: dict[str, Any] = json_format.MessageToDict(assign.input)
+        if latest is not None and MESSAGES in given:
+            closing = closing_messages(latest.checkpoint["channel_values"].get(MESSAGES))
+            if closing:
+                new = given[MESSAGES]
+                given[MESSAGES] = [*closing, *(new if isinstance(new, list) else [new])]
+        return _whole_numbers(given)
+
+    async def _resumed(self, resume: worker_pb2.Resume) -> Any:
+        answers = {
+            answer.interrupt_id: self._answer(answer.interrupt_id, json_format.MessageToDict(answer.value))
+            for answer in resume.answers
+            if answer.interrupt_id != "breakpoint"
+        }
+        return Command(resume=answers) if answers else None
+
+    def _answer(self, interrupt_id: str, value: Any) -> Any:
+        """An answer as the graph expects it: a middleware that asks for each call takes one decision instead of a list."""
+        decisions = value.get("decisions") if isinstance(value, dict) else None
+        if interrupt_id in self._per_call and isinstance(decisions, list) and len(decisions) == 1:
+            return decisions[0]
+        return _whole_numbers(value)
+
+    # around it
+
+    def _config(self) -> RunnableConfig:
+        return {
+            "configurable": {"thread_id": self._run.thread},
+            "metadata": {"run_id": self._run.name},
+            "recursion_limit": self._run.spec.limits.super_steps or DEFAULT_SUPER_STEPS,
+        }
+
+    def _wall_time(self) -> float:
+        limits = self._run.spec.limits
+        return limits.wall_time.ToTimedelta().total_seconds() if limits.HasField("wall_time") else 0.0
+
+    def _time_left(self) -> float | None:
+        limit = self._wall_time()
+        return max(limit - self._spent_seconds, 0.0) if limit else None
+
+    def _cancel(self) -> None:
+        if self._work is not None and not self._work.done() and self._run.stop_cause != "RUN_TIMEOUT":
+            self._work.cancel()
+
+    def _buffered(self) -> None:
+        if self._flush is None:
+            self._loop.call_soon_threadsafe(self._arm)
+
+    def _arm(self) -> None:
+        if self._flush is None:
+            self._flush = self._loop.call_later(FLUSH_SECONDS, self._flush_now)
+
+    def _flush_now(self) -> None:
+        self._flush = None
+        if self._run.has_uncommitted and not self._run.silent:
+            self._run.send()
+
+
+def traceback_of(error: BaseException) -> str:
+    """The traceback without the frames of this package and of LangGraph's machinery, cut at 8 KiB from its beginning."""
+    summary = traceback.TracebackException.from_exception(error, compact=True)
+    seen: set[int] = set()
+    part: traceback.TracebackException | None = summary
+    while part is not None and id(part) not in seen:
+        seen.add(id(part))
+        own = [frame for frame in part.stack if not any(name in frame.filename for name in _MACHINERY)]
+        if own:
+            part.stack = traceback.StackSummary.from_list(own)
+        part = part.__cause__ or part.__context__
+    text = "".join(summary.format())
+    data = text.encode("utf-8", "replace")
+    return text if len(data) <= DETAIL_BYTES else data[-DETAIL_BYTES:].decode("utf-8", "ignore")
+
+
+_MACHINERY = (
+    "/fermata/agents/runtime/",
+    "/site-packages/langgraph/",
+    "/site-packages/langchain_core/",
+    "/asyncio/",
+    "/concurrent/futures/",
+)
+
+
+def _action(request: Mapping[str, Any], allowed: Any) -> worker_pb2.MiddlewareAction:
+    args = dict(request.get("args") or {})
+    action = worker_pb2.MiddlewareAction(
+        tool=request["name"],
+        call_digest=call_digest(request["name"], args),
+        description=str(request.get("description") or ""),
+        allowed_decisions=[_DECISIONS[name] for name in allowed if name in _DECISIONS],
+    )
+    action.args.update(jsonable(args))  # type: ignore[arg-type]
+    return action
+
+
+def _value(value: Any) -> struct_pb2.Value:
+    return json_format.ParseDict(value, struct_pb2.Value())
+
+
+def _whole_numbers(value: Any) -> Any:
+    """Protobuf's Struct has only doubles: what is whole becomes an int again, as it was in the caller's JSON."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _whole_numbers(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_whole_numbers(item) for item in value]
+    return value

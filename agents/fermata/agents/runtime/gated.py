@@ -1,0 +1,490 @@
+"""One tool call as the gate sees it: what is asked about it, and what is reported when it ends. No waiting happens here."""
+
+from __future__ import annotations
+
+import json
+import re
+import uuid
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.runnables.config import var_child_runnable_config
+from langchain_core.tools import BaseTool, ToolException
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.errors import GraphBubbleUp, GraphInterrupt
+from langgraph.prebuilt.tool_node import ToolRuntime
+from langgraph.store.base import BaseStore
+from langgraph.types import Command, Interrupt
+from pydantic import BaseModel
+
+from fermata.agents.runtime.calls import Call
+from fermata.agents.runtime.canonical import Json, NotJsonError, canonical, digest, jsonable
+from fermata.agents.runtime.context import current_call
+from fermata.agents.runtime.errors import CallRefused, RecordedFailure, ToolResultRefused, ToolTimeout
+from fermata.agents.runtime.run import ActiveRun
+from fermata.v1 import agent_pb2, run_pb2, worker_pb2
+
+EFFECT_KEY = "fermata.effect"
+"""Key of a tool's metadata: READ, IDEMPOTENT or UNSAFE."""
+
+RISK_KEY = "fermata.risk"
+"""Key of a tool's metadata: low, medium or high."""
+
+RESULT_TEXT_BYTES = 4096
+"""Where the text of a result is cut."""
+
+DEFAULT_RESULT_BYTES = 1024 * 1024
+"""Largest result of a tool where the revision sets no limit."""
+
+_ENVELOPE = "fermata.result"
+_serde = JsonPlusSerializer()
+_PASSAGE = re.compile(r'<passage id="[^"]*" source="([^"]*)"')
+
+
+@dataclass(frozen=True)
+class InvalidInput:
+    """Input that the tool's schema refuses. ``tool`` is a copy that raises the same error again, and can do nothing else: calling it
+    gives LangChain's own handling of the error, without any effect."""
+
+    tool: BaseTool
+
+
+def prepare(
+    run: ActiveRun, tool: BaseTool, tool_input: str | dict[str, Any], kwargs: Mapping[str, Any]
+) -> GatedCall | InvalidInput:
+    """Validate the input as the tool would, and state all facts that a decision about the call is bound to."""
+    tool_call_id = kwargs.get("tool_call_id")
+    given: str | dict[str, Any] = dict(tool_input) if isinstance(tool_input, dict) else tool_input
+    try:
+        parsed = _parsed(tool, given, tool_call_id)
+        visible = {k: jsonable(v, path=f"\x00{k}") for k, v in tool._filter_injected_args(parsed).items()}
+        injected = _injected(parsed, visible, tool_call_id)
+    except (ValueError, TypeError, NotJsonError) as error:
+        return InvalidInput(_raising(tool, error))
+    return GatedCall(run, tool, given, parsed, visible, injected, kwargs)
+
+
+def call_digest(tool: str, args: Mapping[str, Any]) -> str:
+    """SHA-256 over a tool's name and the arguments as the model wrote them; joins a middleware's decision to the gate."""
+    return digest({"tool": tool, "args": jsonable(dict(args))})
+
+
+def declared_effect(tool: BaseTool) -> run_pb2.EffectClass.ValueType:
+    """What the tool says about repeating it; unspecified where it says nothing."""
+    name = str((tool.metadata or {}).get(EFFECT_KEY, "")).upper()
+    return {
+        "READ": run_pb2.EFFECT_CLASS_READ,
+        "IDEMPOTENT": run_pb2.EFFECT_CLASS_IDEMPOTENT,
+        "UNSAFE": run_pb2.EFFECT_CLASS_UNSAFE,
+    }.get(name, run_pb2.EFFECT_CLASS_UNSPECIFIED)
+
+
+def declared_risk(tool: BaseTool) -> str:
+    """low, medium or high; empty where the tool says nothing."""
+    risk = str((tool.metadata or {}).get(RISK_KEY, "")).lower()
+    return risk if risk in {"low", "medium", "high"} else ""
+
+
+def args_schema(tool: BaseTool) -> str:
+    """The JSON schema of the arguments that a model may set, as JSON text."""
+    schema = tool.tool_call_schema
+    if isinstance(schema, dict):
+        return json.dumps(schema)
+    return json.dumps(schema.model_json_schema() if issubclass(schema, BaseModel) else schema.schema())
+
+
+class GatedCall:
+    """A call with valid input. ``gate`` is what to ask; the other methods say what follows from the answer, and report the end."""
+
+    def __init__(
+        self,
+        run: ActiveRun,
+        tool: BaseTool,
+        given: str | dict[str, Any],
+        parsed: dict[str, Any],
+        visible: dict[str, Json],
+        injected: dict[str, Json],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        self.run = run
+        self.tool = tool
+        self._given = given
+        self._parsed = parsed
+        self._visible = visible
+        self._tool_call_id: str | None = kwargs.get("tool_call_id")
+        place = _Place.of(run, kwargs.get("config"))
+        call = digest({"revision": run.revision, "tool": tool.name, "args": visible, "injected": injected})
+        ordinal = run.ordinal(place.scope, place.attempt, tool.name, call)
+        step = digest(
+            {
+                "thread": run.thread,
+                "scope": place.scope,
+                "tool": tool.name,
+                "digest": call,
+                "ordinal": ordinal,
+            }
+        )
+        outer = current_call.get()
+        self.moving = Call(step=step, scope=place.task, parent=outer.call if outer is not None else None)
+        messages = place.messages()
+        self.gate = worker_pb2.Gate(
+            step=step,
+            nonce=_nonce(),
+            namespace=place.namespace,
+            task_id=place.task,
+            ordinal=ordinal,
+            tool=tool.name,
+            args=canonical(visible),  # type: ignore[arg-type]
+            digest=call,
+            call_digest=call_digest(tool.name, _as_written(tool, given)),
+            effect=declared_effect(tool),
+            risk=declared_risk(tool),
+            tool_call_id=self._tool_call_id or "",
+            rationale=_rationale(messages, self._tool_call_id),
+            tool_description=tool.description,
+            args_schema=args_schema(tool),
+            provenance=_provenance(messages),
+        )
+
+    @property
+    def time_limit_seconds(self) -> float:
+        """How long the call may take; 0 for as long as it likes."""
+        limits = self.run.spec.limits
+        return limits.tool_time.ToTimedelta().total_seconds() if limits.HasField("tool_time") else 0.0
+
+    def input_for(self, answer: worker_pb2.GateAnswer) -> str | dict[str, Any]:
+        """The tool's input after PROCEED: as given, with the defaults that were shown, or as a person has edited it.
+
+        :raises CallRefused: EDITED_ARGS_INVALID, where the edited arguments are not what the tool takes.
+        """
+        if not answer.edited_args:
+            if isinstance(self._given, str):
+                return self._given
+            shown = {k: self._parsed[k] for k in self._visible if k in self._parsed and k not in self._given}
+            return {**self._given, **shown} if not _has_aliases(self.tool) else self._given
+        edited = json.loads(answer.edited_args)
+        if isinstance(self._given, str):
+            if len(edited) != 1:
+                raise CallRefused(
+                    "EDITED_ARGS_INVALID", f"{self.tool.name} takes one argument, not {sorted(edited)}."
+                )
+            return str(next(iter(edited.values())))
+        kept = {
+            k: v
+            for k, v in self._given.items()
+            if k not in self._visible and k not in _as_written(self.tool, self._given)
+        }
+        replaced = {**kept, **edited}
+        try:
+            _parsed(self.tool, dict(replaced), self._tool_call_id)
+        except (ValueError, TypeError) as error:
+            raise CallRefused(
+                "EDITED_ARGS_INVALID", f"{self.tool.name} does not take the edited arguments: {error}"
+            ) from error
+        return replaced
+
+    # how it ends
+
+    def finished(self, result: Any) -> Future[worker_pb2.HostReply]:
+        """Report a result; the record is what a later execution returns. Too large a result leaves a record that raises."""
+        refusal, blob = self._record(result)
+        text = _text(result)
+        if refusal is not None:
+            text = f"{_cut(text)} … ({refusal})"
+            blob = _blob({_ENVELOPE: 1, "refused": [refusal.reason, str(refusal)]})
+        return self._close(run_pb2.STEP_OUTCOME_FINISHED, result=blob, text=text)
+
+    def checked(self, result: Any) -> Any:
+        """The result for the agent.
+
+        Where it can't be kept, the agent gets an error in its place: an error message in answer to a model's call, else
+        ``ToolResultRefused``.
+        """
+        refusal, _ = self._record(result)
+        return result if refusal is None else self._error(refusal)
+
+    def failed(self, error: BaseException) -> Future[worker_pb2.HostReply]:
+        """Report that the call raised."""
+        text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        blob = _blob({_ENVELOPE: 1, "error": _cut(str(error) or type(error).__name__)})
+        return self._close(run_pb2.STEP_OUTCOME_FAILED, result=blob, error=_cut(text))
+
+    def interrupted(self, signal: GraphBubbleUp) -> None:
+        """Report that the tool itself interrupted its graph: LangGraph executes it again, from its beginning."""
+        if isinstance(signal, GraphInterrupt) and signal.args:
+            for interrupt in signal.args[0]:
+                if isinstance(interrupt, Interrupt):
+                    self.run.interrupts[interrupt.id] = interrupt
+        self._close(run_pb2.STEP_OUTCOME_NOT_STARTED, text="The tool has interrupted itself.")
+
+    def give_back(self, cause: str) -> None:
+        """Report that a permit was not used."""
+        self.run.not_started.append(self.moving.step)
+        self._close(run_pb2.STEP_OUTCOME_NOT_STARTED, text=cause)
+
+    def give_back_unused(self, asking: Future[worker_pb2.HostReply]) -> None:
+        """To be called when the gate's answer is there and nobody will act on it."""
+        permit = (
+            not asking.cancelled()
+            and asking.exception() is None
+            and asking.result().gate.verdict == worker_pb2.GATE_VERDICT_PROCEED
+        )
+        if permit:
+            self.give_back(self.run.stop_cause or "The call was cancelled before it began.")
+        else:
+            self.run.activity.end(self.moving)
+
+    def timed_out(self) -> ToolTimeout:
+        """The error for a call over its time limit."""
+        return ToolTimeout(
+            f"{self.tool.name} took longer than {self.time_limit_seconds:g} s (TOOL_TIMEOUT). Whether it had its effect is unknown."
+        )
+
+    def refused(self, reason: str, message: str) -> ToolMessage:
+        """What the agent gets in place of a call that policy or a person refused.
+
+        :raises CallRefused: where no model's call is there to be answered.
+        """
+        return self._error(CallRefused(reason, message or f"{self.tool.name} was refused."))
+
+    def recorded(self, answer: worker_pb2.GateAnswer) -> Any:
+        """What the call came to in an earlier execution.
+
+        :raises RecordedFailure: where it failed then.
+        """
+        value = _serde.loads_typed((answer.result.type, answer.result.data)) if answer.result.type else None
+        record = value if isinstance(value, dict) and _ENVELOPE in value else None
+        if answer.outcome in (run_pb2.STEP_OUTCOME_FAILED, run_pb2.STEP_OUTCOME_ABANDONED):
+            text = record["error"] if record and "error" in record else answer.message
+            if answer.outcome == run_pb2.STEP_OUTCOME_ABANDONED:
+                return self._error(CallRefused("STEP_ABANDONED", text or "A person has given this call up."))
+            raise RecordedFailure(text or "The call failed.")
+        if record is None:
+            return self._told(value)
+        if "refused" in record:
+            return self._error(ToolResultRefused(*record["refused"]))
+        return _readdressed(record["value"], record["tool_call_id"], self._tool_call_id)
+
+    def _record(self, result: Any) -> tuple[ToolResultRefused | None, worker_pb2.Blob]:
+        limit = self.run.spec.limits.tool_result_bytes or DEFAULT_RESULT_BYTES
+        try:
+            blob = _blob({_ENVELOPE: 1, "value": result, "tool_call_id": self._tool_call_id})
+        except (TypeError, ValueError, RecursionError) as error:
+            message = f"{self.tool.name} returned what can't be kept: {type(result).__name__} ({error})."
+            return ToolResultRefused("TOOL_RESULT_NOT_SERIALIZABLE", message), worker_pb2.Blob()
+        if len(blob.data) > limit:
+            message = (
+                f"{self.tool.name} returned {len(blob.data)} bytes, and the limit is {limit} (TOOL_RESULT_TOO_LARGE). "
+                "It has run: ask for less, do not just repeat it."
+            )
+            return ToolResultRefused("TOOL_RESULT_TOO_LARGE", message), worker_pb2.Blob()
+        return None, blob
+
+    def _error(self, error: ToolException) -> ToolMessage:
+        if self._tool_call_id is None:
+            raise error
+        return ToolMessage(
+            content=str(error), status="error", name=self.tool.name, tool_call_id=self._tool_call_id
+        )
+
+    def _told(self, value: Any) -> Any:
+        """A result that a person gave: as a message where a model asked."""
+        if self._tool_call_id is None:
+            return value
+        content = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        return ToolMessage(content=content, name=self.tool.name, tool_call_id=self._tool_call_id)
+
+    def _close(
+        self, outcome: run_pb2.StepOutcome.ValueType, *, text: str = "", error: str = "", result: Any = None
+    ) -> Future[worker_pb2.HostReply]:
+        closed = worker_pb2.StepClosed(
+            step=self.moving.step,
+            nonce=self.gate.nonce,
+            outcome=outcome,
+            text=_cut(text),
+            error=error,
+        )
+        if result is not None:
+            closed.result.CopyFrom(result)
+        answer = self.run.send(step_closed=closed)
+        answer.add_done_callback(lambda _: self.run.activity.end(self.moving))
+        return answer
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where in the graph a call is made. ``scope`` is the part of it that is the same after a crash."""
+
+    namespace: str
+    task: str
+    scope: str
+    attempt: str
+    read: Any
+
+    @classmethod
+    def of(cls, run: ActiveRun, config: Mapping[str, Any] | None) -> _Place:
+        conf = (config or {}).get("configurable") or {}
+        if "__pregel_task_id" not in conf:
+            conf = (var_child_runnable_config.get() or {}).get("configurable") or {}
+        namespace = str(conf.get("checkpoint_ns") or "")
+        parts = namespace.split("|") if namespace else []
+        stable = 0
+        while stable < len(parts) and run.keeps("|".join(parts[:stable])):
+            stable += 1
+        scope = "|".join(parts[:stable] + [part.split(":")[0] for part in parts[stable:]])
+        info = getattr(conf.get("__pregel_runtime"), "execution_info", None)
+        return cls(
+            namespace=namespace,
+            task=str(conf.get("__pregel_task_id") or ""),
+            scope=scope,
+            attempt=str(getattr(info, "node_attempt", 1)),
+            read=conf.get("__pregel_read"),
+        )
+
+    def messages(self) -> list[BaseMessage]:
+        """The conversation, where the graph keeps one."""
+        if self.read is None:
+            return []
+        try:
+            found = self.read("messages")
+        except (KeyError, ValueError):
+            return []
+        return (
+            [message for message in found if isinstance(message, BaseMessage)]
+            if isinstance(found, list)
+            else []
+        )
+
+
+def _parsed(tool: BaseTool, given: str | dict[str, Any], tool_call_id: str | None) -> dict[str, Any]:
+    """The input as the tool's method will get it."""
+    schema = tool.args_schema
+    if isinstance(schema, type) and issubclass(schema, BaseModel) and not schema.model_fields:
+        return {}
+    parsed = tool._parse_input(given, tool_call_id)
+    if isinstance(parsed, dict):
+        return parsed
+    return {next(iter(tool.args), "input"): parsed}
+
+
+def _as_written(tool: BaseTool, given: str | dict[str, Any]) -> dict[str, Any]:
+    """The arguments that the model wrote."""
+    if isinstance(given, str):
+        return {next(iter(tool.args), "input"): given}
+    return tool._filter_injected_args(given)
+
+
+def _injected(
+    parsed: Mapping[str, Any], visible: Mapping[str, Json], tool_call_id: str | None
+) -> dict[str, Json]:
+    """What the graph puts into the call: state counts, the machinery around it does not."""
+    injected: dict[str, Json] = {}
+    for name, value in parsed.items():
+        if name in visible or name in {"run_manager", "callbacks", "config"} or isinstance(value, BaseStore):
+            continue
+        if isinstance(value, str) and value == tool_call_id:
+            continue
+        injected[name] = jsonable(
+            value.state if isinstance(value, ToolRuntime) else value, path=f"\x00{name}"
+        )
+    return injected
+
+
+def _has_aliases(tool: BaseTool) -> bool:
+    schema = tool.args_schema
+    return (
+        isinstance(schema, type)
+        and issubclass(schema, BaseModel)
+        and any(
+            field.alias is not None or field.validation_alias is not None
+            for field in schema.model_fields.values()
+        )
+    )
+
+
+def _raising(tool: BaseTool, error: Exception) -> BaseTool:
+    def refuse(*_: Any, **__: Any) -> NoReturn:
+        raise error
+
+    copy = tool.model_copy()
+    # Instance attributes of these names come before the class's methods; pydantic's own __setattr__ would refuse them.
+    for method in ("_parse_input", "_to_args_and_kwargs"):
+        object.__setattr__(copy, method, refuse)
+    return copy
+
+
+def _rationale(messages: list[BaseMessage], tool_call_id: str | None) -> str:
+    for message in reversed(messages):
+        if isinstance(message, AIMessage) and any(call["id"] == tool_call_id for call in message.tool_calls):
+            return message.text
+    return ""
+
+
+def _provenance(messages: list[BaseMessage]) -> list[str]:
+    """Who has put words into the conversation that the call came from."""
+    found: dict[str, None] = {}
+    for message in messages:
+        if isinstance(message, HumanMessage):
+            found["person"] = None
+        elif isinstance(message, ToolMessage):
+            found[f"tool:{message.name or 'unknown'}"] = None
+        if isinstance(message, SystemMessage | ToolMessage):
+            found.update(dict.fromkeys(f"document:{source}" for source in _PASSAGE.findall(message.text)))
+    return list(found)
+
+
+def _readdressed(value: Any, old_id: str | None, new_id: str | None) -> Any:
+    """A recorded result in answer to the present call: a re-executed model may have numbered it anew."""
+    if isinstance(value, ToolMessage):
+        if value.tool_call_id != old_id or new_id is None:
+            return value
+        return value.model_copy(update={"tool_call_id": new_id})
+    if isinstance(value, list):
+        return [_readdressed(item, old_id, new_id) for item in value]
+    if isinstance(value, Command) and isinstance(value.update, dict):
+        update = {key: _readdressed(item, old_id, new_id) for key, item in value.update.items()}
+        return Command(graph=value.graph, update=update, resume=value.resume, goto=value.goto)
+    return value
+
+
+def _blob(value: Any) -> worker_pb2.Blob:
+    kind, data = _serde.dumps_typed(value)
+    return worker_pb2.Blob(type=kind, data=data)
+
+
+def _text(result: Any) -> str:
+    if isinstance(result, BaseMessage):
+        return result.text
+    if isinstance(result, str):
+        return result
+    try:
+        return json.dumps(jsonable(result), ensure_ascii=False)
+    except NotJsonError:
+        return str(type(result))
+
+
+def _cut(text: str) -> str:
+    data = text.encode("utf-8", "replace")
+    return (
+        text
+        if len(data) <= RESULT_TEXT_BYTES
+        else data[: RESULT_TEXT_BYTES - 4].decode("utf-8", "ignore") + "…"
+    )
+
+
+def _nonce() -> str:
+    return uuid.uuid4().hex
+
+
+def effect_after(
+    tool: BaseTool, declarations: Mapping[str, agent_pb2.ToolDeclaration]
+) -> tuple[run_pb2.EffectClass.ValueType, str]:
+    """Effect class and risk of a tool, with what the agent file says over what the tool says; undeclared is UNSAFE."""
+    effect, risk = declared_effect(tool), declared_risk(tool)
+    if (declared := declarations.get(tool.name)) is not None:
+        effect = declared.effect or effect
+        risk = declared.risk or risk
+    return effect or run_pb2.EFFECT_CLASS_UNSAFE, risk

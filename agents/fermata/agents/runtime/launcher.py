@@ -1,0 +1,226 @@
+"""A worker's side of a zygote: start it, let it fork hosts, kill a host, and hear of every end. asyncio, one task, no threads."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import json
+import os
+import socket
+import struct
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fermata.agents.runtime import control
+from fermata.agents.runtime.environment import host_environment
+from fermata.agents.runtime.errors import GraphInvalidError, HostError
+from fermata.agents.runtime.frames import FrameStream, socket_pair
+from fermata.v1 import agent_pb2, worker_pb2
+
+
+class ZygoteGoneError(HostError):
+    """The zygote has ended; all its hosts are dead or dying."""
+
+    reason = "ZYGOTE_GONE"
+
+
+@dataclass(frozen=True)
+class HostProcess:
+    """A host that was just started. Its first message is ``ready``."""
+
+    pid: int
+    stream: FrameStream[worker_pb2.WorkerMessage]
+
+
+@dataclass(frozen=True)
+class HostEnd:
+    """A host is dead, confirmed by its parent, with all its descendants. Killed by a signal: minus its number."""
+
+    pid: int
+    exit_code: int
+    stderr: str
+
+
+class ZygoteProcess:
+    """A running zygote. Made by ``start``.
+
+    ``on_end`` hears of the end of each host, once, those that were killed included; it is called in the event loop.
+    """
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, sock: socket.socket, on_end: Callable[[HostEnd], None]
+    ) -> None:
+        self._process = process
+        self._socket = sock
+        self._on_end = on_end
+        self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
+        self._number = 0
+        self._reader: asyncio.Task[None] | None = None
+        self._loaded: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self.forkable = True
+        """False where loading the graph started threads: hosts then take as long to start as the graph takes to load."""
+
+    @classmethod
+    async def start(
+        cls,
+        spec: agent_pb2.AgentSpec,
+        *,
+        pack: str | None = None,
+        on_end: Callable[[HostEnd], None] = lambda end: None,
+        load_seconds: float = 120.0,
+    ) -> ZygoteProcess:
+        """Start a zygote and wait until it has loaded the graph.
+
+        :param pack: folder of the unpacked pack.
+        :param load_seconds: how long loading may take.
+        :raises HostError: as the graph's loading failed: GRAPH_INVALID, SECRET_MISSING, MODEL_KEY_MISSING, ...
+        """
+        ours, theirs = socket_pair()
+        content = os.memfd_create("fermata-spec")
+        try:
+            os.write(content, spec.SerializeToString())
+            command = ["-m", "fermata.agents.runtime.zygote", "--control-fd", str(theirs.fileno())]
+            command += ["--spec-fd", str(content)]
+            command += ["--pack", pack] if pack else []
+            process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *command,
+                pass_fds=(theirs.fileno(), content),
+                stdin=asyncio.subprocess.DEVNULL,
+                env=host_environment(spec),
+                start_new_session=True,
+            )
+        finally:
+            theirs.close()
+            os.close(content)
+        ours.setblocking(False)  # noqa: FBT003
+        zygote = cls(process, ours, on_end)
+        zygote._reader = asyncio.create_task(zygote._read())
+        try:
+            async with asyncio.timeout(load_seconds):
+                told = await zygote._loaded
+        except TimeoutError:
+            await zygote.close()
+            raise GraphInvalidError(
+                f"Loading the graph {spec.graph} took longer than {load_seconds:g} s."
+            ) from None
+        except ZygoteGoneError:
+            await zygote.close()
+            raise GraphInvalidError(
+                f"The process ended (exit code {process.returncode}) while it loaded the graph {spec.graph}."
+            ) from None
+        if told["op"] == "failed":
+            await zygote.close()
+            raise HostError(told["message"], reason=told["reason"], detail=told["detail"])
+        zygote.forkable = told["forkable"]
+        return zygote
+
+    @property
+    def pid(self) -> int:
+        """The zygote's process id."""
+        return self._process.pid
+
+    async def fork(self) -> HostProcess:
+        """Start a host.
+
+        :raises ZygoteGoneError: where the zygote has ended.
+        """
+        ours, theirs = socket_pair()
+        try:
+            told = await self._ask("fork", descriptors=(theirs.fileno(),))
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+        return HostProcess(told["pid"], await FrameStream.open(ours, worker_pb2.WorkerMessage))
+
+    async def kill(self, pid: int) -> int:
+        """Kill a host with all its descendants; returns when they are dead. A second call for the same host changes nothing.
+
+        :returns: exit code, or minus the signal's number.
+        :raises ZygoteGoneError: where the zygote has ended: then the kernel kills its hosts, and nothing confirms it.
+        """
+        told = await self._ask("kill", pid=pid)
+        code: int = told["exit_code"]
+        return code
+
+    async def inspect(self) -> agent_pb2.GraphReport:
+        """What is in the loaded graph.
+
+        :raises ZygoteGoneError: where the zygote has ended.
+        """
+        told = await self._ask("inspect")
+        return agent_pb2.GraphReport.FromString(base64.b64decode(told["report"]))
+
+    async def close(self) -> None:
+        """End the zygote and all its hosts; returns when it is dead."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        try:
+            async with asyncio.timeout(5.0):
+                await self._process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+            await self._process.wait()
+        if self._reader is not None:
+            self._reader.cancel()
+            await asyncio.wait([self._reader])
+        self._socket.close()
+
+    async def _ask(self, operation: str, descriptors: tuple[int, ...] = (), **facts: Any) -> dict[str, Any]:
+        if self._reader is None or self._reader.done():
+            raise ZygoteGoneError("The zygote has ended.")
+        self._number += 1
+        answer: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._answers[self._number] = answer
+        try:
+            # Small enough for the socket's buffer: the zygote takes one command after the other, and nobody sends many.
+            control.send(self._socket, {"op": operation, "id": self._number, **facts}, descriptors)
+        except OSError as error:
+            raise ZygoteGoneError("The zygote has ended.") from error
+        return await answer
+
+    async def _read(self) -> None:
+        loop = asyncio.get_running_loop()
+        try:
+            while (message := await _receive(loop, self._socket)) is not None:
+                self._take(message)
+        finally:
+            gone = ZygoteGoneError("The zygote has ended.")
+            for waiting in (self._loaded, *self._answers.values()):
+                if not waiting.done():
+                    waiting.set_exception(gone)
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if message["op"] in ("ready", "failed"):
+            self._loaded.set_result(message)
+        elif message["op"] == "ended":
+            self._on_end(HostEnd(message["pid"], message["exit_code"], message["stderr"]))
+        elif (answer := self._answers.pop(message["id"], None)) is not None and not answer.done():
+            answer.set_result(message)
+
+
+async def _receive(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> dict[str, Any] | None:
+    head = await _exactly(loop, sock, 4)
+    if head is None:
+        return None
+    body = await _exactly(loop, sock, struct.unpack(">I", head)[0])
+    return None if body is None else json.loads(body)
+
+
+async def _exactly(loop: asyncio.AbstractEventLoop, sock: socket.socket, size: int) -> bytes | None:
+    data = b""
+    while len(data) < size:
+        try:
+            chunk = await loop.sock_recv(sock, size - len(data))
+        except ConnectionError:
+            return None
+        if not chunk:
+            return None
+        data += chunk
+    return data

@@ -1,0 +1,68 @@
+"""What Linux offers to end a process with all that it has started."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+from pathlib import Path
+
+_PR_SET_PDEATHSIG = 1
+_PR_SET_CHILD_SUBREAPER = 36
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def die_with_parent(parent: int) -> None:
+    """Let the kernel kill the calling process when the thread that forked it ends. Leaves at once where that has happened already."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every descendant whose own parent ends, so that none gets out of sight."""
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def thread_count() -> int:
+    """Threads of the calling process, those of C libraries included."""
+    return len(os.listdir("/proc/self/task"))
+
+
+def children() -> set[int]:
+    """Processes whose parent is the calling one, zombies included."""
+    own = os.getpid()
+    found = set()
+    for entry in os.scandir("/proc"):
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError, ValueError):
+                # The name in brackets may hold anything; what follows it is fixed.
+                fields = Path(entry.path, "stat").read_text(encoding="utf-8", errors="replace")
+                if int(fields.rpartition(")")[2].split()[1]) == own:
+                    found.add(int(entry.name))
+    return found
+
+
+def kill_group(pid: int) -> None:
+    """SIGKILL to a process and to its process group, if it leads one. A process that is gone is no error."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def kill_strangers(known: set[int]) -> None:
+    """Kill and reap every child that is not ``known``: what a dead host has left behind. Needs ``adopt_orphans``."""
+    while strangers := children() - known:
+        for stranger in strangers:
+            kill_group(stranger)
+        for stranger in strangers:
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(stranger, 0)
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, value, 0, 0, 0) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -1,0 +1,181 @@
+"""One run as its host sees it: the lease, the latch, what is not yet committed, and what moves.
+
+Messages of a run leave in the order in which their commits were taken, so the server sees a run's history in order whichever thread made it.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+from google.protobuf.message import Message
+from langgraph.types import Interrupt
+
+from fermata.agents.runtime.calls import Activity
+from fermata.agents.runtime.errors import HostError, RunStopped, ServerRefusedError
+from fermata.agents.runtime.wire import Wire
+from fermata.v1 import run_pb2, worker_pb2
+
+FLUSH_SECONDS = 0.05
+"""How long what a graph has done may wait for a message that takes it along."""
+
+
+class ActiveRun:
+    """The state that the gate, the checkpointer and the execution of one run share.
+
+    :param wire: the host's socket.
+    :param assign: the lease and what to run.
+    """
+
+    def __init__(self, wire: Wire, assign: worker_pb2.Assign) -> None:
+        self.wire = wire
+        self.lease = assign.lease
+        self.name = assign.lease.run
+        self.thread = assign.thread
+        self.revision = assign.revision
+        self.spec = assign.spec
+        self.restarted = assign.restarted
+        self.activity = Activity()
+        self.loop_thread = threading.get_ident()
+        self.on_stop: Callable[[], None] = lambda: None
+        """Called in any thread when the run must not go on; cancels the execution."""
+        self.on_buffered: Callable[[], None] = lambda: None
+        """Called in any thread when something waits to be committed."""
+        self.stop_cause = ""
+        """Why nothing of this run may start any more; empty while it may."""
+        self.refusal: run_pb2.RunError | None = None
+        """What the server said when it refused a message of this run."""
+        self.failure: HostError | None = None
+        """What went wrong where LangGraph would not let it out, such as a state that can't be stored."""
+        self.silent = False
+        """True where the lease is lost: nothing but outcomes of started steps is written."""
+        self.hold = ""
+        """The hold's latch, while one is asked for."""
+        self.asked: dict[str, str] = {}
+        """Approvals by step key that this execution came upon."""
+        self.interrupts: dict[str, Interrupt] = {}
+        """Interrupts by id that tools of this execution raised by themselves; LangGraph shows only one of a node's."""
+        self.keeps: Callable[[str], bool] = lambda namespace: not namespace
+        """True for checkpoint namespaces whose state is kept, so that their task ids outlast a crash."""
+        self.held_by = ""
+        """The latch that stopped a gate of this execution."""
+        self.not_started: list[str] = []
+        """Steps whose permit was given back."""
+        self._lock = threading.Lock()
+        self._commit = worker_pb2.Commit()
+        self._ordinals: dict[tuple[str, ...], int] = {}
+
+    @property
+    def on_loop_thread(self) -> bool:
+        """True where the calling thread is the one that runs the event loop."""
+        return threading.get_ident() == self.loop_thread
+
+    @property
+    def has_uncommitted(self) -> bool:
+        """True where something waits to be committed."""
+        return bool(self._commit.ByteSize())
+
+    def stop(self, cause: str, *, silent: bool = False) -> None:
+        """Let nothing of this run start from now on, and cancel its execution. May be called from any thread; the first cause stays.
+
+        :param silent: write nothing any more, for the lease is lost.
+        """
+        self.silent = self.silent or silent
+        if not self.stop_cause:
+            self.stop_cause = cause
+            self.on_stop()
+
+    def fail(self, failure: HostError) -> None:
+        """Let the run end with this error. The first one stays."""
+        self.failure = self.failure or failure
+        self.stop(failure.reason)
+
+    def check(self) -> None:
+        """
+        :raises RunStopped: where nothing of this run may start any more.
+        """
+        if self.stop_cause:
+            raise RunStopped(self.stop_cause)
+
+    def new_execution(self) -> None:
+        """Forget what the last execution came upon: the graph is entered again."""
+        with self._lock:
+            self._ordinals.clear()
+        self.asked = {}
+        self.interrupts = {}
+        self.held_by = ""
+        self.hold = ""
+
+    def ordinal(self, *key: str) -> int:
+        """Counts, from 0, how often it was called with this key in this execution."""
+        with self._lock:
+            count = self._ordinals.get(key, 0)
+            self._ordinals[key] = count + 1
+        return count
+
+    def buffer(self, add: Callable[[worker_pb2.Commit], None]) -> None:
+        """Add to what the next message commits."""
+        with self._lock:
+            add(self._commit)
+        self.on_buffered()
+
+    def event(self, kind: run_pb2.EventType.ValueType, data: dict[str, Any]) -> None:
+        """Report an event, in order with checkpoints and writes. ``data`` is JSON."""
+        event = worker_pb2.HostEvent(type=kind)
+        event.data.update(data)
+        self.buffer(lambda commit: commit.events.append(event))
+
+    def send(self, **body: Message) -> Future[worker_pb2.HostReply]:
+        """Send a message with all that is not committed yet, and return the future of its answer.
+
+        A refusal stops the run. Where the lease is lost nothing leaves but ``step_closed``; the future then fails with ``RunStopped``.
+        """
+        with self._lock:
+            if self.silent and "step_closed" not in body:
+                refused: Future[worker_pb2.HostReply] = Future()
+                refused.set_exception(RunStopped(self.stop_cause))
+                return refused
+            message = worker_pb2.HostMessage(lease=self.lease, **body)  # type: ignore[arg-type]
+            if not self.silent:
+                commit, self._commit = self._commit, worker_pb2.Commit()
+                if commit.ByteSize():
+                    message.commit.CopyFrom(commit)
+            answer = self.wire.request(message)
+        answer.add_done_callback(self._look_at)
+        return answer
+
+    def post(self, **body: Message) -> None:
+        """Send a message that wants no answer and carries no commit."""
+        if not self.silent:
+            self.wire.post(worker_pb2.HostMessage(lease=self.lease, **body))  # type: ignore[arg-type]
+
+    def _look_at(self, answer: Future[worker_pb2.HostReply]) -> None:
+        """LangGraph swallows a put that fails during cancellation, so a refusal is seen here, whoever waits for it."""
+        if answer.cancelled():
+            return
+        if (error := answer.exception()) is not None:
+            self.stop(str(error), silent=not isinstance(error, RunStopped) or self.silent)
+        elif (reply := answer.result()).WhichOneof("body") == "error":
+            self.refusal = reply.error
+            self.stop(f"{reply.error.reason}: {reply.error.message}", silent=lease_is_lost(reply.error))
+
+
+LEASE_REASONS = frozenset({"STALE_EPOCH", "LEASE_LOST", "RUN_ENDED"})
+"""Reasons with which a server says that this host's lease counts no more."""
+
+
+def lease_is_lost(error: run_pb2.RunError) -> bool:
+    """True where the refusal means that another host may have the run."""
+    return error.reason in LEASE_REASONS
+
+
+def answer_of(reply: worker_pb2.HostReply) -> worker_pb2.HostReply:
+    """The reply, if it is none that refuses.
+
+    :raises ServerRefusedError: where it refuses.
+    """
+    if reply.WhichOneof("body") == "error":
+        raise ServerRefusedError(reply.error.message, reason=reply.error.reason, detail=reply.error.detail)
+    return reply
