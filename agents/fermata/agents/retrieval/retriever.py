@@ -1,0 +1,73 @@
+"""A LangChain retriever over the collections of the run's agent."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
+from langchain_core.documents import Document
+from langchain_core.retrievers import BaseRetriever
+
+from fermata.agents.runtime.context import current_run
+from fermata.agents.runtime.run import ActiveRun, answer_of
+from fermata.v1 import collection_pb2, worker_pb2
+
+
+class RetrievalError(RuntimeError):
+    """There is nothing to search: the calling code is in no run. ``reason`` is NOT_IN_A_RUN."""
+
+    reason = "NOT_IN_A_RUN"
+
+
+class FermataRetriever(BaseRetriever):
+    """Finds passages in the knowledge base; works inside a run.
+
+    Each document's metadata has ``source``, ``heading``, ``line`` (the first, from 1), ``kind`` (``runbook``, ``manual`` or empty)
+    and ``score`` (0 to 1).
+    """
+
+    collections: list[str] = []
+    """Collections to look in, by id; all of the agent's where empty."""
+    k: int = 5
+    """How many passages to return at the most."""
+
+    def _get_relevant_documents(
+        self, query: str, *, run_manager: CallbackManagerForRetrieverRun
+    ) -> list[Document]:
+        run = _run()
+        return _documents(answer_of(run.send(search=self._request(query)).result()))
+
+    async def _aget_relevant_documents(
+        self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun
+    ) -> list[Document]:
+        """
+        :raises RetrievalError: outside of a run.
+        :raises ServerRefusedError: where the knowledge base is out of reach, with the server's reason.
+        """
+        run = _run()
+        return _documents(answer_of(await asyncio.wrap_future(run.send(search=self._request(query)))))
+
+    def _request(self, query: str) -> collection_pb2.SearchDocumentsRequest:
+        return collection_pb2.SearchDocumentsRequest(collections=self.collections, query=query, limit=self.k)
+
+
+def _run() -> ActiveRun:
+    run = current_run.get()
+    if run is None:
+        raise RetrievalError("FermataRetriever searches for a run, and the calling code is in none.")
+    return run
+
+
+def _documents(reply: worker_pb2.HostReply) -> list[Document]:
+    documents = []
+    for passage in reply.search.passages:
+        metadata: dict[str, Any] = {
+            "source": passage.source,
+            "heading": passage.heading,
+            "line": passage.first_line,
+            "kind": passage.kind,
+            "score": passage.score,
+        }
+        documents.append(Document(page_content=passage.text, metadata=metadata))
+    return documents
