@@ -1,0 +1,368 @@
+"""Fill a tool's schema from words: which word becomes which argument, what is missing, what does not fit.
+
+Order of trust: the clause itself, then statements of the same message, then what the conversation spoke of last (only
+where the words refer to it: "it", "that line", "the same", "and on line 4?"). What none of them says stays empty.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from fermata.agents.planner.candidates import Candidate, Words, candidates
+from fermata.agents.planner.freetext import free_text
+from fermata.agents.planner.meaning import Meaning
+from fermata.agents.planner.names import Name, find_names
+from fermata.agents.planner.quantities import find_quantities
+from fermata.agents.planner.text import is_identifier, lemma, related
+from fermata.agents.planner.tools import Param, Tool, make_tools
+
+_PRONOUN: Final = re.compile(
+    r"\b(?:it|them|they|its|their|that|this|those|these|there|one|ones|same|again|him|her|his|both)\b",
+    re.IGNORECASE,
+)
+_ALL: Final = re.compile(
+    r"\b(?:all|every|each|both)\b(?: (?:of )?(?:the|our|my))?\s+(?:\w+\s+)?$|\b(?:all|every|each|both)\b(?: (?:of )?(?:the|our|my|four|three|two|five|six))*\s*$",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a reference can mean: arguments of earlier calls and earlier texts, newest first."""
+
+    calls: tuple[tuple[str, Mapping[str, Any]], ...] = ()
+    texts: tuple[str, ...] = ()
+    result_names: tuple[Name, ...] = ()
+
+
+@dataclass(slots=True)
+class Filling:
+    """A tool with what words gave it.
+
+    `choices` holds, for a parameter that several coordinated words fill (lines 3 and 4), all of its values; `used` are
+    the spans in the clause; `leftover` counts numbers and identifiers of the clause that found no place.
+    """
+
+    tool: Tool
+    args: dict[str, Any] = field(default_factory=dict)
+    missing: list[Param] = field(default_factory=list)
+    problems: list[tuple[Param, Candidate]] = field(default_factory=list)
+    choices: dict[str, list[Any]] = field(default_factory=dict)
+    used: list[tuple[int, int]] = field(default_factory=list)
+    leftover: int = 0
+    referred: set[str] = field(default_factory=set)
+    doubtful: dict[str, list[Any]] = field(default_factory=dict)
+
+    @property
+    def complete(self) -> bool:
+        return not self.missing and not self.problems and not self.doubtful
+
+    @property
+    def share(self) -> float:
+        """Share of the required parameters that are filled."""
+        required = [p for p in self.tool.required]
+        return (
+            1.0
+            if not required
+            else sum(p.name in self.args or p.name in self.choices for p in required) / len(required)
+        )
+
+    def calls(self) -> list[dict[str, Any]]:
+        """One argument set for each combination of coordinated values."""
+        sets = [dict(self.args)]
+        for name, values in self.choices.items():
+            sets = [{**s, name: v} for s in sets for v in values]
+        order = [p.name for p in self.tool.params]
+        return [{k: s[k] for k in sorted(s, key=order.index)} for s in sets]
+
+
+def fill(
+    tool: Tool, clause: Words, support: Sequence[Words], memory: Memory, meaning: Meaning, excluded: str = ""
+) -> Filling:
+    """Fill `tool` from `clause`, then from `support` (statements around it), then from `memory` where it is referred to."""
+    out = Filling(tool)
+    banned = {(_banned(p, excluded, clause, meaning, tool)) for p in tool.params} if excluded else set()
+    _assign(out, clause, meaning, banned)
+    _texts(out, clause, support)
+    _support(out, support, meaning)
+    _refer(out, clause, memory)
+    _dependencies(out)
+    for param in tool.required:
+        if (
+            param.name not in out.args
+            and param.name not in out.choices
+            and param.name not in {p.name for p, _ in out.problems}
+        ):
+            if param.has_default:
+                continue
+            out.missing.append(param)
+    out.leftover = _leftover(out, clause)
+    return out
+
+
+def _banned(param: Param, excluded: str, clause: Words, meaning: Meaning, tool: Tool) -> tuple[str, Any]:
+    found = candidates(param, Words(excluded, clause.names, clause.today), meaning, tool.params)
+    return (param.name, found[0].value if found and found[0].score >= 0.8 else None)
+
+
+def _assign(out: Filling, clause: Words, meaning: Meaning, banned: set[tuple[str, Any]]) -> None:
+    """Give each word to the parameter it fits best, best fits first."""
+    pairs: list[tuple[float, int, Param, Candidate]] = []
+    found: dict[str, list[Candidate]] = {}
+    for index, param in enumerate(out.tool.params):
+        if param.kind in ("array", "object", "text"):
+            continue
+        found[param.name] = [
+            c
+            for c in candidates(param, clause, meaning, out.tool.params)
+            if (param.name, c.value) not in banned
+        ]
+        for c in found[param.name]:
+            floor = 0.0 if param.required else 0.5
+            if c.score > floor:
+                pairs.append((c.score + (0.05 if param.required else 0.0), -index, param, c))
+    for param in out.tool.params:
+        if param.kind == "array":
+            _list(out, param, clause, meaning)
+        elif param.kind == "object":
+            _object(out, param, clause, meaning)
+    for _, _, param, c in sorted(pairs, key=lambda p: (-p[0], p[3].start, -p[1])):
+        if param.name in out.args or param.name in {p.name for p, _ in out.problems}:
+            continue
+        if c.start >= 0 and any(a < c.end and c.start < b for a, b in out.used):
+            continue
+        if c.problem:
+            out.problems.append((param, c))
+        else:
+            out.args[param.name] = c.value
+        if c.start >= 0:
+            out.used.append((c.start, c.end))
+        _coordinate(out, param, c, found[param.name], clause)
+
+
+def _coordinate(out: Filling, param: Param, first: Candidate, found: list[Candidate], clause: Words) -> None:
+    """More values of the same parameter, joined to the first by "and" or commas."""
+    if not param.identifies or first.start < 0 or param.name not in out.args:
+        return
+    values, spans = [first], [(first.start, first.end)]
+    for c in sorted(found, key=lambda c: c.start):
+        if c.value in [v.value for v in values] or c.start < 0 or c.score < first.score - 0.2 or c.problem:
+            continue
+        if any(a < c.end and c.start < b for a, b in out.used):
+            continue
+        near = min(spans, key=lambda s: min(abs(c.start - s[1]), abs(s[0] - c.end)))
+        gap = clause.text[near[1] : c.start] if c.start >= near[1] else clause.text[c.end : near[0]]
+        noun = "|".join(re.escape(n) for n in param.nouns) or "the"
+        if re.fullmatch(
+            rf"\s*(?:,|and|&|or|as well as|plus|,\s*and|and also|and then)\s*(?:the |of |on |also |in |for )*(?:(?:{noun})s?\s*)?",
+            gap,
+            re.IGNORECASE,
+        ):
+            values.append(c)
+            spans.append((c.start, c.end))
+            out.used.append((c.start, c.end))
+    if len(values) > 1:
+        values.sort(key=lambda c: c.start)
+        out.choices[param.name] = [v.value for v in values]
+        del out.args[param.name]
+
+
+def _list(out: Filling, param: Param, clause: Words, meaning: Meaning) -> None:
+    """Every candidate of the item's kind, in order."""
+    item = param.item
+    if item.kind == "text":
+        return
+    found: dict[Any, Candidate] = {}
+    for c in candidates(item, clause, meaning, out.tool.params):
+        if c.score >= 0.6 and not c.problem and not any(a < c.end and c.start < b for a, b in out.used):
+            found.setdefault(c.value if isinstance(c.value, str | int | float) else str(c.value), c)
+    if found:
+        ordered = sorted(found.values(), key=lambda c: c.start)
+        out.args[param.name] = [c.value for c in ordered]
+        out.used.extend((c.start, c.end) for c in ordered)
+
+
+def _object(out: Filling, param: Param, clause: Words, meaning: Meaning) -> None:
+    inner = make_tools(
+        [
+            {
+                "name": param.name,
+                "description": param.description,
+                "parameters": dict(param.schema),
+                "effect": "READ",
+            }
+        ]
+    )[0]
+    filled = Filling(inner)
+    filled.used = out.used
+    _assign(filled, clause, meaning, set())
+    if filled.args and all(p.name in filled.args for p in inner.required):
+        out.args[param.name] = filled.args
+
+
+def _texts(out: Filling, clause: Words, support: Sequence[Words]) -> None:
+    for param in out.tool.params:
+        if param.kind == "array" and param.item.kind == "text" and param.required:
+            c = free_text(param, out.tool, clause, out.used)
+            if c is not None:
+                out.args[param.name] = [x.strip() for x in re.split(r",|\band\b", str(c.value)) if x.strip()]
+                out.used.append((c.start, c.end))
+        if param.kind != "text" or param.name in out.args:
+            continue
+        c = free_text(param, out.tool, clause, out.used)
+        if c is None and not param.required and set(param.words) & {"reason", "cause"}:
+            near = next((s.text for s in support if s.text and len(s.text) < 120), None)
+            if near:
+                out.args[param.name] = near
+            continue
+        if c is not None:
+            longest = param.schema.get("maxLength")
+            if isinstance(longest, int) and len(str(c.value)) > longest:
+                out.problems.append(
+                    (param, Candidate(c.value, c.start, c.end, c.score, f"at most {longest} characters"))
+                )
+                continue
+            out.args[param.name] = c.value
+            out.used.append((c.start, c.end))
+
+
+def _support(out: Filling, support: Sequence[Words], meaning: Meaning) -> None:
+    """Fill what the clause left open from statements of the same message."""
+    for words in support:
+        taken: list[tuple[int, int]] = []
+        for param in out.tool.params:
+            if (
+                param.name in out.args
+                or param.name in out.choices
+                or param.kind in ("text", "array", "object", "boolean")
+            ):
+                continue
+            if any(p.name == param.name for p, _ in out.problems) or (
+                not param.required and param.kind not in ("date", "time", "datetime")
+            ):
+                continue
+            for c in candidates(param, words, meaning, out.tool.params):
+                if (
+                    c.score < 0.4
+                    or c.problem
+                    or c.start < 0
+                    or any(a < c.end and c.start < b for a, b in taken)
+                ):
+                    continue
+                rivals = {
+                    x.value
+                    for x in candidates(param, words, meaning, out.tool.params)
+                    if x.score >= c.score - 0.05 and not isinstance(x.value, list)
+                }
+                if len(rivals) > 1 and param.identifies:
+                    out.doubtful[param.name] = sorted(rivals, key=str)
+                    break
+                out.args[param.name] = c.value
+                taken.append((c.start, c.end))
+                break
+
+
+def _refer(out: Filling, clause: Words, memory: Memory) -> None:
+    """Fill what the words refer back to."""
+    for param in out.tool.params:
+        if (
+            param.name in out.args
+            or param.name in out.choices
+            or param.name in out.doubtful
+            or any(p.name == param.name for p, _ in out.problems)
+        ):
+            continue
+        if not param.required or not refers(param, clause.text):
+            continue
+        values = remembered(param, memory)
+        if len(values) == 1:
+            out.args[param.name] = values[0]
+            out.referred.add(param.name)
+        elif len(values) > 1:
+            out.doubtful[param.name] = values
+
+
+def refers(param: Param, text: str) -> bool:
+    """Whether the words point back to something of the parameter's kind: a pronoun, or "the line", "that pod"."""
+    if not (param.identifies or param.kind == "name"):
+        return False
+    if _PRONOUN.search(text):
+        return True
+    nouns = "|".join(re.escape(n) for n in param.nouns)
+    return bool(
+        re.search(rf"\b(?:the|that|this|its|said)\s+(?:\w+\s+)?(?:{nouns})(?:'s)?\b", text, re.IGNORECASE)
+    )
+
+
+def remembered(param: Param, memory: Memory) -> list[Any]:
+    """Values that the conversation last gave to such a parameter; several if the newest place names several."""
+    for _, args in memory.calls:
+        if param.name in args and not isinstance(args[param.name], list):
+            return [args[param.name]] if _allowed(param, args[param.name]) else []
+    for _, args in memory.calls:
+        for key, value in args.items():
+            if (
+                any(related(lemma(w), n) for w in re.split(r"[_\W]+", key) for n in param.nouns)
+                and _allowed(param, value)
+                and not isinstance(value, list | dict | bool)
+            ):
+                return [value]
+    named = [n.text for n in memory.result_names if n.is_a(param.nouns) and _allowed(param, n.text)]
+    if named:
+        return list(dict.fromkeys(named))
+    return []
+
+
+def _allowed(param: Param, value: Any) -> bool:
+    if param.options:
+        return value in param.options
+    pattern = param.schema.get("pattern")
+    if isinstance(pattern, str) and not (isinstance(value, str) and re.search(pattern, value)):
+        return False
+    if param.kind == "number":
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    return param.kind != "name" or isinstance(value, str)
+
+
+def _dependencies(out: Filling) -> None:
+    """ "Brightness in percent; only with on": the option that a filled parameter demands of a listed one."""
+    for name in list(out.args):
+        param = out.tool.param(name)
+        m = re.search(
+            r"\bonly (?:with|for|if|when)\s+(?:\w+ (?:is|=) )?['\"]?(\w+)",
+            param.description if param else "",
+            re.IGNORECASE,
+        )
+        if not m:
+            continue
+        for other in out.tool.params:
+            if other.name != name and other.name not in out.args and m[1] in other.options:
+                out.args[other.name] = m[1]
+
+
+def _leftover(out: Filling, clause: Words) -> int:
+    """Numbers with a unit and identifiers of the clause that found no place."""
+    count = 0
+    for q in find_quantities(clause.text):
+        if (q.unit is not None or q.digits) and not any(a < q.end and q.start < b for a, b in out.used):
+            if q.unit is None and re.search(
+                r"(?:last|next|first|than|above|below|over|under|least|most)\s*$",
+                clause.text[: q.start].lower(),
+            ):
+                continue
+            count += 1
+    for token in clause.tokens:
+        if is_identifier(token.text) and not any(a < token.end and token.start < b for a, b in out.used):
+            count += 1
+    for name, start, end in find_names(clause.text, clause.names):
+        if (
+            not any(a < end and start < b for a, b in out.used)
+            and not is_identifier(name.text)
+            and not name.text.isdigit()
+            and len(name.text) > 1
+        ):
+            count += 1
+    return count

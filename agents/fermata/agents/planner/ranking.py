@@ -1,0 +1,287 @@
+"""How well a tool fits what was said: meaning, verbs and their opposites, nouns, and whether the words fill it.
+
+A weighted sum of a few pieces of evidence, each of which can be read and argued with. Refused: similarity alone, for
+which start and stop are the same, and a trained classifier, which knows only the tools it has seen.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from fermata.agents.planner.candidates import Words, shape_of
+from fermata.agents.planner.filling import Filling, Memory, fill
+from fermata.agents.planner.meaning import Meaning
+from fermata.agents.planner.names import find_names
+from fermata.agents.planner.settings import DEFAULT, Settings
+from fermata.agents.planner.text import (
+    content_lemmas,
+    is_identifier,
+    known_verbs,
+    lemma,
+    related,
+    split_name,
+    tokenize,
+)
+from fermata.agents.planner.tools import Tool
+from fermata.agents.planner.words import OPPOSITES, REVERSING_PREFIXES, VERB_GROUPS
+
+_PARTICLES: Final = frozenset(
+    {"up", "down", "off", "on", "out", "back", "over", "in", "aside", "away", "again", "round", "around"}
+)
+_OPPOSED: Final = frozenset(OPPOSITES) | frozenset((b, a) for a, b in OPPOSITES)
+_WEAK: Final = frozenset(
+    {
+        "make",
+        "give",
+        "get",
+        "have",
+        "put",
+        "take",
+        "bring",
+        "let",
+        "go",
+        "do",
+        "need",
+        "want",
+        "come",
+        "be",
+        "set",
+        "keep",
+        "use",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A filled tool with the evidence for it and the weighted sum."""
+
+    filling: Filling
+    features: dict[str, float]
+    score: float
+
+    @property
+    def tool(self) -> Tool:
+        return self.filling.tool
+
+
+def rank(
+    tools: Sequence[Tool], clause: Words, support: Sequence[Words], memory: Memory, meaning: Meaning,
+    *, asks: bool = False, excluded: str = "", settings: Settings = DEFAULT,
+) -> list[Evidence]:  # fmt: skip
+    """Every tool with its evidence for `clause`, best first."""
+    if not tools:
+        return []
+    whole = " ".join([*(s.text for s in support), clause.text])
+    masked, masked_whole = mask(clause, tools), mask(Words(whole, clause.names, clause.today), tools)
+    near = meaning.similarity(masked, [t.text for t in tools])
+    title = meaning.similarity(masked, [t.title for t in tools])
+    wide = meaning.similarity(masked_whole, [t.text for t in tools]) if support else near
+    weights = noun_weights(tuple(tools))
+    groups, verb = verb_groups(clause.text)
+    out = []
+    for tool, a, b, c in zip(tools, near, title, wide, strict=True):
+        filling = fill(tool, clause, support, memory, meaning, excluded)
+        features = {
+            "meaning": 0.75 * a + 0.25 * b,
+            "context": c,
+            **_verbs(tool, groups, verb),
+            "nouns": _noun_share(tool, clause, weights, filling),
+            "coverage": _coverage(tool, clause),
+            "fill": filling.share - (0.25 if any(x for x in filling.problems) else 0.0),
+            "missing": float(min(3, len(filling.missing))),
+            "unused": float(min(3, filling.leftover)),
+            "reading": _reading(tool, groups, verb, asks),
+        }
+        out.append(Evidence(filling, features, sum(settings.weights[k] * v for k, v in features.items())))
+    return sorted(out, key=lambda e: -e.score)
+
+
+def mask(words: Words, tools: Sequence[Tool]) -> str:
+    """The text with names put as their kind (EV-31 -> event), so that meaning is compared and not spelling."""
+    replaced: list[tuple[int, int, str]] = []
+    for name, start, end in find_names(words.text, words.names):
+        if not any(a < end and start < b for a, b, _ in replaced) and not name.text.isdigit():
+            replaced.append(
+                (start, end, name.kind[-1] if is_identifier(name.text) else f"{name.text} {name.kind[-1]}")
+            )
+    for tool in tools:
+        for param in tool.params:
+            shape = shape_of(param) if param.kind == "name" else None
+            if shape is None:
+                continue
+            for m in re.finditer(rf"(?<![\w-])(?:{shape})(?![\w-])", words.text):
+                if not any(a < m.end() and m.start() < b for a, b, _ in replaced):
+                    replaced.append((m.start(), m.end(), " ".join(param.nouns)))
+    text = words.text
+    for start, end, kind in sorted(replaced, reverse=True):
+        text = text[:start] + kind + text[end:]
+    return text
+
+
+@lru_cache(maxsize=2048)
+def verb_groups(text: str) -> tuple[frozenset[str], str]:
+    """(groups of the leading verb with its particle, the verb) of a clause."""
+    tokens = [t for t in tokenize(text) if t.is_word]
+    for i, token in enumerate(tokens[:4]):
+        base = lemma(token.low)
+        if base not in known_verbs() and i == 0 and len(tokens) > 1:
+            continue
+        if base not in known_verbs():
+            continue
+        following = [t.low for t in tokens[i + 1 : i + 9]]
+        for width in (3, 2, 1):
+            phrase = " ".join([base, *following[:width]])
+            found = _groups_of(phrase)
+            if found:
+                return found, base
+        for particle in following:
+            if particle in _PARTICLES:
+                found = _groups_of(f"{base} {particle}")
+                if found:
+                    return found, base
+        return _groups_of(base), base
+    return frozenset(), ""
+
+
+@lru_cache(maxsize=4096)
+def _groups_of(phrase: str) -> frozenset[str]:
+    return frozenset(group for group, members in VERB_GROUPS.items() if phrase in members)
+
+
+@lru_cache(maxsize=1024)
+def tool_verbs(
+    tool_name: str, description: str
+) -> tuple[frozenset[str], frozenset[str], frozenset[str], frozenset[str]]:
+    """(verbs of the name and first of the description, their groups, other verbs of the description, their groups)."""
+    words = split_name(tool_name)
+    main: set[str] = set()
+    for i, word in enumerate(words):
+        base = lemma(word)
+        if (
+            base in known_verbs()
+            and (i == 0 or base == word)
+            and (i == 0 or len(words) <= 2 or word not in ("order", "state", "status", "group"))
+        ):
+            main.add(" ".join(words[i : i + 2]) if _groups_of(" ".join(words[i : i + 2])) else base)
+            if i == 0:
+                break
+    tokens = [t.low for t in tokenize(description.split(".")[0]) if t.is_word]
+    other: set[str] = set()
+    for i, low in enumerate(tokens[:24]):
+        base = lemma(low)
+        if base not in known_verbs():
+            continue
+        phrases = [
+            f"{base} {p}" for p in tokens[i + 1 : i + 7] if p in _PARTICLES and _groups_of(f"{base} {p}")
+        ]
+        target = main if i == 0 else other
+        if (
+            i == 0
+            or (tokens[i - 1] in ("or", "and", "to", ",", "then") or low == base)
+            and tokens[i - 1] not in ("the", "a", "an", "of", "its", "their")
+        ):
+            target.update(phrases or [base])
+    groups = frozenset(g for v in main for g in _groups_of(v))
+    return frozenset(main), groups, frozenset(other), frozenset(g for v in other for g in _groups_of(v))
+
+
+def _verbs(tool: Tool, groups: frozenset[str], verb: str) -> dict[str, float]:
+    main, main_groups, other, other_groups = tool_verbs(tool.name, tool.description)
+    agree = 0.0
+    if verb and any(verb == v.split()[0] and (verb not in _WEAK) for v in main):
+        agree = 1.0
+    elif groups & main_groups:
+        agree = 0.8 if verb not in _WEAK else 0.45
+    elif verb and any(verb == v.split()[0] for v in other) and verb not in _WEAK:
+        agree = 0.7
+    elif groups & other_groups:
+        agree = 0.5 if verb not in _WEAK else 0.25
+    opposed = 0.0
+    if (
+        agree < 1.0
+        and not groups & (main_groups | other_groups)
+        and any((a, b) in _OPPOSED for a in groups for b in main_groups)
+    ):
+        opposed = 1.0
+    for prefix in REVERSING_PREFIXES:
+        if (
+            verb
+            and any(v.split()[0] in (prefix + verb,) or prefix + v.split()[0] == verb for v in main)
+            and not any(verb == v.split()[0] for v in main | other)
+        ):
+            opposed, agree = 1.0, 0.0
+    return {"verb": agree, "opposite": opposed}
+
+
+@lru_cache(maxsize=64)
+def noun_weights(tools: tuple[Tool, ...]) -> dict[str, float]:
+    """How much a word tells tools apart: rare words weigh more."""
+    counts: dict[str, int] = {}
+    for tool in tools:
+        for word in set(tool_words(tool)):
+            counts[word] = counts.get(word, 0) + 1
+    return {w: math.log(1 + len(tools) / n) for w, n in counts.items()}
+
+
+@lru_cache(maxsize=1024)
+def tool_words(tool: Tool) -> tuple[str, ...]:
+    """Base forms of the words that speak of a tool: name, description, parameters and listed options."""
+    out = [lemma(w) for w in tool.words]
+    out += content_lemmas(tool.description)
+    for param in tool.params:
+        out += [lemma(w) for w in param.words]
+        out += param.description_nouns
+        for value in param.options:
+            out += [lemma(w) for w in split_name(str(value))]
+    return tuple(dict.fromkeys(out))
+
+
+def _noun_share(tool: Tool, clause: Words, weights: dict[str, float], filling: Filling) -> float:
+    """Share of the clause's weighty words that the tool speaks of (words that became arguments count as spoken of)."""
+    have, total, hit = tool_words(tool), 0.0, 0.0
+    unknown = max(weights.values(), default=1.0)
+    for token in clause.tokens:
+        low = token.low.removesuffix("'s")
+        lemmas = content_lemmas(low)
+        if not lemmas:
+            continue
+        taken = any(a <= token.start < b for a, b in filling.used)
+        base = lemmas[0]
+        weight = next((weights[w] for w in weights if w == base), None) or next(
+            (weights[w] for w in weights if related(w, base)), unknown
+        )
+        if base in _WEAK:
+            weight *= 0.2
+        total += weight
+        if taken or any(w == base or related(w, base) for w in have):
+            hit += weight
+    return hit / total if total else 0.5
+
+
+def _coverage(tool: Tool, clause: Words) -> float:
+    """Share of the nouns in the tool's name that the clause speaks of, itself or by a name of that kind."""
+    nouns = [lemma(w) for i, w in enumerate(tool.words) if not (i == 0 and lemma(w) in known_verbs())]
+    if not nouns:
+        return 0.5
+    said = set(content_lemmas(clause.text))
+    for name, _, _ in find_names(clause.text, clause.names):
+        said.update(name.kind)
+    return sum(any(related(n, s) for s in said) for n in nouns) / len(nouns)
+
+
+def _reading(tool: Tool, groups: frozenset[str], verb: str, asks: bool) -> float:
+    reads = asks or (
+        "read" in groups
+        and not (
+            groups - {"read", "raise", "test", "assign", "refund", "send"} and verb in ("report", "count")
+        )
+    )
+    if reads:
+        return 1.0 if tool.reads else -1.0
+    return -0.6 if tool.reads and groups and "read" not in groups else 0.0

@@ -1,0 +1,43 @@
+"""Every number that was learned, in one place. Fitted on the development set only; never on held-out data.
+
+An action needs more evidence than a reading: a wrong reading costs a moment, a wrong action is what people are asked
+to stop.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Weights and thresholds of the planner."""
+
+    #: Weights of the features that rank tools (names as in `ranking.Evidence`).
+    weights: dict[str, float] = field(
+        default_factory=lambda: {
+            "meaning": 3.0,
+            "context": 0.8,
+            "verb": 1.0,
+            "opposite": -2.5,
+            "nouns": 1.6,
+            "coverage": 0.9,
+            "fill": 1.3,
+            "missing": -0.45,
+            "unused": -0.7,
+            "reading": 0.8,
+        }
+    )
+    read_floor: float = 1.35
+    action_floor: float = 2.1
+    read_margin: float = 0.0
+    action_margin: float = 0.18
+    option_floor: float = 0.40
+    option_margin: float = 0.05
+    optional_option_floor: float = 0.60
+    answer_floor: float = 0.38
+    runbook_floor: float = 0.30
+
+
+DEFAULT: Final = Settings()
