@@ -12,10 +12,10 @@ from sqlalchemy import Connection, func, select
 
 from fermata.server.agents.revisions import Revisions
 from fermata.server.clock import Clock, SystemClock
-from fermata.server.dispatch.hub import Hub
-from fermata.server.dispatch.workers import Workers
 from fermata.server.ledger.gate import GateKeeper
 from fermata.server.lifecycle.leases import Leases
+from fermata.server.live.hub import Hub
+from fermata.server.live.workers import Workers
 from fermata.server.policy.book import PolicyBook
 from fermata.server.store import schema
 from fermata.server.store.database import Database, Transaction

@@ -5,7 +5,8 @@
                 │      └→ answer     │
                 └────────────────────┘
 
-``plan`` asks the chat model that the agent file names (``models: {planner: ...}``); ``act`` calls tools, each of which passes the gate;
+``plan`` asks the chat model that the agent file names (``models: {planner: ...}``);
+``act`` calls tools, each of which passes its gate;
 ``observe`` looks new findings up, such as the code of an alarm; ``verify`` reads back what a changing call has touched, unless the
 model did so itself; ``answer`` adds citations and what was done. The graph imports nothing of the control plane: gating, durability
 and halting happen to it.

@@ -54,7 +54,7 @@ def deeds_since_last_request(messages: Sequence[AnyMessage], tools: Sequence[Bas
     deeds = []
     for message in messages[start + 1 :]:
         if isinstance(message, AIMessage):
-            calls |= {call["id"]: call for call in message.tool_calls}
+            calls |= {str(call["id"]): call for call in message.tool_calls}
         elif isinstance(message, ToolMessage) and message.status != "error":
             call = calls.get(message.tool_call_id)
             if call is not None and call["name"] not in readers:
@@ -134,7 +134,7 @@ def _later_reading(
     calls: dict[str, Any] = {}
     for message in _after(messages, deed):
         if isinstance(message, AIMessage):
-            calls |= {call["id"]: call for call in message.tool_calls if call["name"] in readers}
+            calls |= {str(call["id"]): call for call in message.tool_calls if call["name"] in readers}
         elif isinstance(message, ToolMessage) and message.tool_call_id in calls:
             args = calls[message.tool_call_id]["args"]
             about_the_same = any(args.get(name) == value for name, value in shared.items())

@@ -8,6 +8,7 @@ from typing import Any
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
+from pydantic import Field
 
 from fermata.agents.runtime.context import current_run
 from fermata.agents.runtime.run import ActiveRun, answer_of
@@ -27,7 +28,7 @@ class FermataRetriever(BaseRetriever):
     and ``score`` (0 to 1).
     """
 
-    collections: list[str] = []
+    collections: list[str] = Field(default_factory=list)
     """Collections to look in, by id; all of the agent's where empty."""
     k: int = 5
     """How many passages to return at the most."""

@@ -11,9 +11,9 @@ from typing import Protocol
 
 from sqlalchemy.dialects.sqlite import insert
 
-from fermata.server.dispatch.workers import ConnectedWorker
 from fermata.server.errors import DomainError, precondition
 from fermata.server.lifecycle import boundaries, latching, leases
+from fermata.server.live.workers import ConnectedWorker
 from fermata.server.names import parse
 from fermata.server.plane import ControlPlane
 from fermata.server.runs.record import open_run

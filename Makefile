@@ -1,0 +1,69 @@
+# Two commands for newcomers: `make demo` and `make test`. The rest is for those who change things.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test unit check lint types imports protos bench lock clean
+
+## demo: install what is pinned, start everything, and play the factory story
+demo: $(VENV)/.runtime
+	@$(BIN)/python -m fermata.agents.factory.demo $(DEMO)
+
+## test: lint, types, import rules, protos, deploy files, and all tests
+test: check
+	$(BIN)/python -m pytest $(PYTEST)
+
+## unit: the fast tests only
+unit: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/unit $(PYTEST)
+
+check: lint types imports protos deploy-lint
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+protos: $(VENV)/.dev
+	$(BIN)/buf lint
+	$(BIN)/buf format --diff --exit-code
+	$(BIN)/python protos/generate.py --check
+
+.PHONY: deploy-lint
+deploy-lint: $(VENV)/.dev
+	$(BIN)/hadolint deploy/Dockerfile
+	$(BIN)/python deploy/check_compose.py
+
+## bench: one table of figures, with peers measured in the same run
+bench: $(VENV)/.dev
+	$(BIN)/python tests/benchmarks/run.py $(BENCH)
+
+## lock: pin again what pyproject.toml asks for
+lock: $(VENV)/.dev
+	$(BIN)/uv pip compile pyproject.toml --group dev --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--no-header --no-annotate -q -o requirements-dev.lock
+	$(BIN)/uv pip compile pyproject.toml -c requirements-dev.lock --universal --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --no-header --no-annotate -q -o requirements.lock
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Fermata needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.runtime: requirements.lock pyproject.toml | $(VENV)/bin/python
+	@echo "Installing the pinned packages into $(VENV) (a few minutes the first time) ..."
+	$(PIP) install --quiet --require-hashes -r requirements.lock
+	$(PIP) install --quiet --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
+	$(PIP) install --quiet --require-hashes -r requirements-dev.lock
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
