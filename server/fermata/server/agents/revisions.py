@@ -83,6 +83,20 @@ class Revisions:
         return made
 
 
+def of_run(connection: Any, revisions: Revisions, run: Name) -> Revision:
+    """The revision that a run is pinned to.
+
+    :raises DomainError: RUN_NOT_FOUND, REVISION_NOT_FOUND.
+    """
+    table = schema.runs.c
+    row = connection.execute(
+        select(table.agent, table.revision).where(and_(table.tenant == run.tenant, table.id == run.id))
+    ).first()
+    if row is None:
+        raise not_found("run", str(run))
+    return revisions.get(connection, run.tenant, row.agent, row.revision)
+
+
 def revision_id(spec: agent_pb2.AgentSpec) -> str:
     """The id of a spec: the first 16 hex digits of the SHA-256 of its deterministic encoding."""
     return hashlib.sha256(spec.SerializeToString(deterministic=True)).hexdigest()[:16]

@@ -189,9 +189,22 @@ class Channel:
 
     async def _answer_search(self, host: worker_pb2.HostMessage) -> None:
         reply = worker_pb2.HostReply(lease=host.lease, id=host.id)
+        name = parse(host.lease.run, "runs")
         try:
-            tenant = parse(host.lease.run, "runs").tenant
-            reply.search.CopyFrom(await self._search(host.search, tenant))
+            allowed = await self._plane.read(
+                lambda connection: of_run(connection, self._plane.revisions, name).spec.collections
+            )
+            wanted = _within(name.tenant, list(host.search.collections), list(allowed))
+            if wanted:
+                request = collection_pb2.SearchDocumentsRequest(
+                    parent=f"tenants/{name.tenant}",
+                    collections=wanted,
+                    query=host.search.query,
+                    limit=host.search.limit,
+                )
+                reply.search.CopyFrom(await self._search(request, name.tenant))
+            else:
+                reply.search.SetInParent()
         except DomainError as error:
             reply = _refusal(host, error)
         self._reply(host, reply)
