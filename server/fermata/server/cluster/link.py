@@ -84,8 +84,6 @@ class _Outbox:
         while self.queue and size < FRAME_BYTES:
             entry = self.queue.popleft()
             self.queued_bytes -= entry.size
-            if entry.key is not None and self.unanswered.get(entry.key) is not entry:
-                continue  # forgotten in the meantime
             entry.written = True
             frame.append(entry.message)
             size += entry.size
@@ -99,10 +97,6 @@ class _Outbox:
             entry.written = False
             self.queued_bytes += entry.size
         self.queue.extendleft(reversed(again))
-
-    def forget(self, run: str, epoch: int) -> None:
-        for key in [key for key in self.unanswered if key[:2] == (run, epoch)]:
-            del self.unanswered[key]
 
 
 class ServerLink:
@@ -144,7 +138,7 @@ class ServerLink:
     def send(self, message: WorkerMessage, *, key: Key | None = None, fact: bool = False) -> None:
         """Queues a message.
 
-        :param key: kept and sent again after a break until ``answered`` or ``forget`` names it.
+        :param key: kept and sent again after a break until ``answered`` names it.
         :param fact: sent again after a break although no answer comes.
         """
         self._outbox.put(message, key, fact)
@@ -153,12 +147,8 @@ class ServerLink:
         self._something.set()
 
     def answered(self, key: Key) -> bool:
-        """Notes an answer. False where none was awaited: a repeat, or for a run that was dropped."""
+        """Notes an answer. False where none was awaited: a repeat."""
         return self._outbox.unanswered.pop(key, None) is not None
-
-    def forget(self, run: str, epoch: int) -> None:
-        """Gives up all questions of a lease."""
-        self._outbox.forget(run, epoch)
 
     async def room(self) -> None:
         """Waits while too much is queued: who reads from a host waits here, so that memory is bounded by the

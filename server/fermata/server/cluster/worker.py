@@ -13,7 +13,7 @@ import logging
 import os
 import socket
 import uuid
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -82,10 +82,10 @@ class _Run:
     """True where its host carries no other run."""
     waiting: list[ServerMessage] = field(default_factory=list)
     """For the host, while there is none yet."""
-    start: asyncio.Task[None] | None = None
+    stop: Stop | None = None
+    """The halt that it has been told of."""
     halt: asyncio.Task[None] | None = None
-    stopped: asyncio.Event = field(default_factory=asyncio.Event)
-    not_started: list[str] = field(default_factory=list)
+    """Kills the host when the halt's grace is over."""
     finish_id: int = 0
     """Of the message that ends the run; its answer ends the lease."""
 
@@ -199,7 +199,7 @@ class Worker:
             self._drop(older)
         run = _Run(key, assign.lease, alone=not assign.shared_host, waiting=[message])
         self._runs[key] = run
-        run.start = self._spawn(self._start(run, assign))
+        self._spawn(self._start(run, assign))
 
     def _on_host_reply(self, message: ServerMessage) -> None:
         reply = message.host_reply
@@ -212,6 +212,8 @@ class Worker:
         if reply.id < OWN_MESSAGE_IDS:
             self._to_host(run, message)
         if run.finish_id and reply.id == run.finish_id:
+            if run.stop is not None:
+                self._report_stop(run.stop, killed=False)
             self._release(run)
 
     def _on_stop(self, message: ServerMessage) -> None:
@@ -223,10 +225,10 @@ class Worker:
                 self._drop(key)
             case StopMode.STOP_MODE_HALT if run is None:
                 # Whatever ran under this lease here has ended, with its process or by itself.
-                self._report_stop(stop, killed=True, not_started=())
+                self._report_stop(stop, killed=True)
             case StopMode.STOP_MODE_HALT:
-                if run is not None and run.halt is None:
-                    run.halt = self._spawn(self._halt(run, message))
+                if run is not None and run.stop is None:
+                    self._halt(run, message)
             case _:
                 self._to_run(stop.lease, message)
 
@@ -307,13 +309,14 @@ class Worker:
         except TimeoutError:
             end = await host.kill()
         self._nursery.gone(host)
-        keys = self._hosts.pop(host, set())
-        lost = [run.lease for key in keys if (run := self._runs.get(key)) is not None]
-        for lease in lost:
-            self._forget((lease.run, lease.epoch))
-        if lost:
-            log.warning("host %d ended with %d, and %d runs with it", host.pid, end.exit_code, len(lost))
-            self._end(lost, end)
+        runs = [run for key in self._hosts.pop(host, ()) if (run := self._runs.get(key)) is not None]
+        if runs:
+            log.warning("host %d ended with %d, and %d runs with it", host.pid, end.exit_code, len(runs))
+        for run in runs:
+            self._forget(run.key)
+            if run.stop is not None:
+                self._report_stop(run.stop, killed=True)
+        self._end([run.lease for run in runs if run.stop is None], end)
 
     def _on_host_message(self, host: HostProcess, message: HostMessage) -> None:
         key = (message.lease.run, message.lease.epoch)
@@ -326,9 +329,9 @@ class Worker:
             case "ready":
                 return
             case "stopped":
-                if run is not None:
-                    run.not_started = list(message.stopped.not_started)
-                    run.stopped.set()
+                if run is not None and run.stop is not None:
+                    self._report_stop(run.stop, killed=False, not_started=message.stopped.not_started)
+                    self._release(run)
                 return
             case "embed":
                 self._spawn(self._embed_for_host(host, message))
@@ -343,39 +346,24 @@ class Worker:
 
     # -- stopping
 
-    async def _halt(self, run: _Run, message: ServerMessage) -> None:
-        stop = message.stop
+    def _halt(self, run: _Run, message: ServerMessage) -> None:
         if run.host is None:
             # Nothing of it has run here: its messages, the assignment first, are still waiting.
             self._forget(run.key)
-            self._report_stop(stop, killed=False, not_started=())
+            self._report_stop(message.stop, killed=False)
             return
-        host = run.host
+        run.stop = message.stop
+        run.halt = self._spawn(self._kill_after_grace(run, run.host, message.stop))
         self._to_host(run, message)
-        waits = [asyncio.ensure_future(run.stopped.wait()), asyncio.ensure_future(host.ended())]
-        try:
-            await asyncio.wait(
-                waits,
-                timeout=stop.grace_seconds or DEFAULT_GRACE_SECONDS,
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            for wait in waits:
-                wait.cancel()
-        if run.stopped.is_set():
-            self._report_stop(stop, killed=False, not_started=run.not_started)
-            self._release(run)
-            return
-        # The runs beside it share its fate: nothing less than the process can be stopped for certain.
-        others = [
-            other.lease for key in self._hosts.get(host, set()) - {run.key} if (other := self._runs.get(key))
-        ]
-        for key in [run.key, *((lease.run, lease.epoch) for lease in others)]:
-            self._forget(key)
-        end = await host.kill()
-        self._report_stop(stop, killed=True, not_started=())
-        if others:
-            self._end(others, HostExit(end.exit_code, f"killed with {run.key[0]}, which a halt covers"))
+
+    async def _kill_after_grace(self, run: _Run, host: HostProcess, stop: Stop) -> None:
+        """Ends a host that has not answered a halt. The runs beside it share its fate: nothing less than a
+        process can be stopped for certain.
+        """
+        await asyncio.sleep(stop.grace_seconds or DEFAULT_GRACE_SECONDS)
+        log.warning("host %d of %s does not answer a halt; it is killed", host.pid, run.key[0])
+        await host.kill()
+        # What is told of it is told where its end is noticed.
 
     def _drop(self, key: LeaseKey) -> None:
         """Ends a run whose lease is lost, without a word to the server."""
@@ -399,18 +387,21 @@ class Worker:
 
     def _forget(self, key: LeaseKey) -> None:
         run = self._runs.pop(key, None)
-        self._link.forget(*key)
         if run is None:
             return
+        if run.halt is not None:
+            run.halt.cancel()
         if run.host is not None and run.host in self._hosts:
             self._hosts[run.host].discard(key)
         run.waiting.clear()
 
-    def _report_stop(self, stop: Stop, *, killed: bool, not_started: Sequence[str]) -> None:
+    def _report_stop(self, stop: Stop, *, killed: bool, not_started: Iterable[str] = ()) -> None:
         report = StopReport(lease=stop.lease, latch=stop.latch, killed=killed, not_started=not_started)
         self._link.send(WorkerMessage(stop_report=report), fact=True)
 
     def _end(self, leases: Sequence[Lease], end: HostExit) -> None:
+        if not leases:
+            return
         for lease in leases:
             self._forget((lease.run, lease.epoch))
         ended = HostEnded(leases=leases, exit_code=end.exit_code, stderr=end.stderr[-4096:])
