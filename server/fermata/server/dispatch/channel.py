@@ -11,10 +11,11 @@ from typing import Protocol
 
 from sqlalchemy.dialects.sqlite import insert
 
-from fermata.server.errors import DomainError, precondition
+from fermata.server.agents.revisions import of_run
+from fermata.server.errors import DomainError, ErrorKind, precondition
 from fermata.server.lifecycle import boundaries, latching, leases
 from fermata.server.live.workers import ConnectedWorker
-from fermata.server.names import parse
+from fermata.server.names import Name, parse
 from fermata.server.plane import ControlPlane
 from fermata.server.runs.record import open_run
 from fermata.server.store import schema
@@ -218,6 +219,22 @@ class Channel:
         except DomainError as error:
             reply = _refusal(host, error)
         self._reply(host, reply)
+
+
+def _within(tenant: str, wanted: list[str], allowed: list[str]) -> list[str]:
+    """The collections that a run's search looks in, as resource names: those it names, or all that its agent may read.
+
+    :raises DomainError: COLLECTION_NOT_ALLOWED.
+    """
+    for collection in wanted:
+        if collection not in allowed:
+            raise DomainError(
+                f"The agent's file does not list the collection {collection!r}; it lists {', '.join(allowed) or 'none'}.",
+                reason="COLLECTION_NOT_ALLOWED",
+                kind=ErrorKind.PERMISSION_DENIED,
+                collection=collection,
+            )
+    return [str(Name(tenant, "collections", collection)) for collection in wanted or allowed]
 
 
 def _checkpoints(transaction: Transaction, worker: str, host: worker_pb2.HostMessage) -> worker_pb2.HostReply:
