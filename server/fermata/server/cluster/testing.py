@@ -194,6 +194,8 @@ class FakeZygotes:
         self.started: list[tuple[AgentSpec, Path | None]] = []
         self.closed = 0
         self.error: Exception | None = None
+        self.gone_once = False
+        """The next fork finds that its zygote has ended."""
         self.answer = answer
         self.forked = asyncio.Event()
 
@@ -217,6 +219,8 @@ class FakeZygote:
         self.gone = False
 
     async def fork(self) -> FakeHost:
+        if self.nest.gone_once:
+            self.nest.gone_once, self.gone = False, True
         if self.gone:
             raise ZygoteGoneError("gone")
         host = FakeHost(1000 + len(self.nest.hosts), self.nest.answer)
