@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from fermata.server.errors import invalid
 
-ID = re.compile(r"^[a-z]([a-z0-9-]{0,38}[a-z0-9])?$")
+ID = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 """What people may choose as the last part of a name."""
 
-_PART = re.compile(r"^[A-Za-z0-9._-]{1,80}$")
+_PART = re.compile(r"[A-Za-z0-9._-]{1,80}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ def parse(name: str, noun: str, part: str = "") -> Name:
     pieces = name.split("/")
     wanted = ["tenants", None, noun, None] + ([part, None] if part else [])
     fits = len(pieces) == len(wanted) and all(
-        want == piece if want else bool(_PART.match(piece))
+        want == piece if want else bool(_PART.fullmatch(piece))
         for want, piece in zip(wanted, pieces, strict=True)
     )
     if not fits:
@@ -54,21 +54,22 @@ def parse_tenant(parent: str) -> str:
     :raises DomainError: INVALID_NAME.
     """
     pieces = parent.split("/")
-    if len(pieces) != 2 or pieces[0] != "tenants" or not _PART.match(pieces[1]):
+    if len(pieces) != 2 or pieces[0] != "tenants" or not _PART.fullmatch(pieces[1]):
         raise invalid(
             f"{parent!r} is not a name of the form tenants/{{tenant}}.", reason="INVALID_NAME", name=parent
         )
     return pieces[1]
 
 
-def check_id(noun: str, value: str) -> str:
+def check_id(noun: str, value: str, shortest: int = 1) -> str:
     """Return an id that a person chose, if it may be one.
 
     :raises DomainError: INVALID_ID.
     """
-    if not ID.match(value):
+    if not ID.fullmatch(value) or len(value) < shortest:
         raise invalid(
-            f"{value!r} can't name a {noun}: use 1 to 40 of a-z, 0-9 and hyphens, starting with a letter.",
+            f"{value!r} can't name a {noun}: use {shortest} to 40 of a-z, 0-9 and hyphens, starting with a letter "
+            "and not ending with a hyphen.",
             reason="INVALID_ID",
             id=value,
         )

@@ -1,5 +1,6 @@
 """Policy: rules in YAML that say what an agent's call may do, ask, or never do. Judging is pure: no I/O, no
-clock, no randomness; only ``book``, which finds the policies in force, reads the store.
+clock, no randomness; only ``book``, which finds the policies in force, and ``records``, which keeps the
+tenant's, know the store.
 
 *Chosen*: an ordered list of rules of which the first that matches decides, because a person can read it from
 top to bottom and see why (``explain``); names and classes matched by globs, and everything else said in CEL,

@@ -90,7 +90,7 @@ class AgentService(Service, agent_pb2_grpc.AgentServiceServicer):
         limit = pages.size(request.page_size)
         table = schema.agents.c
         where = [table.tenant == tenant]
-        if (after := pages.position(request.page_token)) is not None:
+        if (after := pages.position(request.page_token, str)) is not None:
             where.append(table.id > after)
         query = select(schema.agents).where(and_(*where)).order_by(table.id).limit(limit + 1)
         response = agent_pb2.ListAgentsResponse()
@@ -129,7 +129,7 @@ class AgentService(Service, agent_pb2_grpc.AgentServiceServicer):
         limit = pages.size(request.page_size)
         table = schema.revisions.c
         where = [table.tenant == tenant, table.agent == name.id]
-        if (after := pages.position(request.page_token)) is not None:
+        if (after := pages.position(request.page_token, int)) is not None:
             where.append(table.n < after)
         query = select(schema.revisions).where(and_(*where)).order_by(table.n.desc()).limit(limit + 1)
         rows = await self.plane.read(lambda connection: connection.execute(query).fetchall())

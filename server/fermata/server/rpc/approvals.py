@@ -43,7 +43,7 @@ class ApprovalService(Service, approval_pb2_grpc.ApprovalServiceServicer):
         limit = pages.size(request.page_size)
         table = schema.approvals.c
         where = [table.tenant == tenant, table.state.in_(list(request.states) or [records.PENDING])]
-        if (after := pages.position(request.page_token)) is not None:
+        if (after := pages.position(request.page_token, int)) is not None:
             where.append(table.n > after)
         if request.run:
             where.append(table.run == parse(request.run, "runs").id)

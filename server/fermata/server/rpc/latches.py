@@ -64,7 +64,7 @@ class LatchService(Service, latch_pb2_grpc.LatchServiceServicer):
         where = [table.tenant == tenant]
         if not request.show_released:
             where.append(table.state != records.RELEASED)
-        if (after := pages.position(request.page_token)) is not None:
+        if (after := pages.position(request.page_token, int)) is not None:
             where.append(table.n < after)
         query = select(schema.latches).where(and_(*where)).order_by(table.n.desc()).limit(limit + 1)
         response = latch_pb2.ListLatchesResponse()

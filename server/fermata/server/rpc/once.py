@@ -35,24 +35,9 @@ def once(
     """
     if not request.request_id:
         return produce()
-    table = schema.requests.c
-    digest = hashlib.sha256(
-        method.encode() + b"\0" + request.SerializeToString(deterministic=True)
-    ).hexdigest()
-    row = transaction.execute(
-        select(table.digest, table.response).where(
-            and_(table.principal == caller.name, table.request == request.request_id)
-        )
-    ).first()
-    if row is not None:
-        if row.digest != digest:
-            raise DomainError(
-                f"request_id {request.request_id!r} was used for another call. Use a fresh one for each call.",
-                reason="REQUEST_ID_REUSED",
-                kind=ErrorKind.ALREADY_EXISTS,
-                request_id=request.request_id,
-            )
-        return kind.FromString(row.response)
+    earlier = recall(transaction, caller, method, request, kind)
+    if earlier is not None:
+        return earlier
     response = produce()
     transaction.execute(
         schema.requests.insert(),
@@ -60,12 +45,42 @@ def once(
             "principal": caller.name,
             "request": request.request_id,
             "method": method,
-            "digest": digest,
+            "digest": _digest(method, request),
             "response": response.SerializeToString(),
             "created": transaction.now,
         },
     )
     return response
+
+
+def recall(connection: Any, caller: Caller, method: str, request: Any, kind: type[M]) -> M | None:
+    """The answer that an earlier call with this request_id got, or None. For work outside of the store, which ``once`` then
+    remembers.
+
+    :raises DomainError: REQUEST_ID_REUSED.
+    """
+    if not request.request_id:
+        return None
+    table = schema.requests.c
+    row = connection.execute(
+        select(table.digest, table.response).where(
+            and_(table.principal == caller.name, table.request == request.request_id)
+        )
+    ).first()
+    if row is None:
+        return None
+    if row.digest != _digest(method, request):
+        raise DomainError(
+            f"request_id {request.request_id!r} was used for another call. Use a fresh one for each call.",
+            reason="REQUEST_ID_REUSED",
+            kind=ErrorKind.ALREADY_EXISTS,
+            request_id=request.request_id,
+        )
+    return kind.FromString(row.response)
+
+
+def _digest(method: str, request: Any) -> str:
+    return hashlib.sha256(method.encode() + b"\0" + request.SerializeToString(deterministic=True)).hexdigest()
 
 
 def forget_old(transaction: Transaction) -> None:

@@ -61,7 +61,7 @@ class RunService(Service, run_pb2_grpc.RunServiceServicer):
         limit = pages.size(request.page_size)
         table = schema.runs.c
         where = [table.tenant == tenant]
-        if (after := pages.position(request.page_token)) is not None:
+        if (after := pages.position(request.page_token, int)) is not None:
             where.append(table.n < after)
         if request.agent:
             where.append(table.agent == parse(request.agent, "agents").id)
@@ -112,7 +112,7 @@ class RunService(Service, run_pb2_grpc.RunServiceServicer):
         limit = pages.size(request.page_size, EVENTS_PAGE, LARGEST_EVENTS_PAGE)
         table = schema.steps.c
         where = [table.tenant == name.tenant, table.run == name.id]
-        if (after := pages.position(request.page_token)) is not None:
+        if (after := pages.position(request.page_token, int)) is not None:
             where.append(table.n > after)
         query = select(schema.steps).where(and_(*where)).order_by(table.n).limit(limit + 1)
         await self.plane.read(lambda connection: queries.get(connection, name.tenant, name.id))
