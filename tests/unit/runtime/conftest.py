@@ -12,9 +12,9 @@ import pytest
 from google.protobuf import json_format
 from langgraph.graph import StateGraph
 
+from fermata.agents.runtime import gate, models
 from fermata.agents.runtime.calls import TrackedExecutor
 from fermata.agents.runtime.frames import FrameStream, socket_pair
-from fermata.agents.runtime.gate import follow_threads, install
 from fermata.agents.runtime.host import Host
 from fermata.v1 import agent_pb2, run_pb2, worker_pb2
 
@@ -246,8 +246,9 @@ def ledger() -> Ledger:
 @pytest.fixture
 async def host_of(ledger: Ledger) -> AsyncIterator[Callable[[Any], Any]]:
     """Starts a host in this process for a graph: ``worker = await host_of(graph)``. A second one reads the same ledger."""
-    install()
-    asyncio.get_running_loop().set_default_executor(TrackedExecutor(follow_threads))
+    gate.install()
+    models.install()
+    asyncio.get_running_loop().set_default_executor(TrackedExecutor(gate.follow_threads))
     tasks: list[asyncio.Task[int]] = []
     workers: list[FakeWorker] = []
 

@@ -2,7 +2,7 @@
 
 Chosen: one process-wide backend, which a run host installs before it runs a graph. Refused: a context
 variable, since user code that embeds from a thread of its own would miss it and silently load a second model.
-The model in the process runs on one thread, so a zygote may load it before it forks: see ``OnnxEmbedder``.
+The model in the process is imported only when it is asked for: onnxruntime starts a thread at import, and a zygote must not have one.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from langchain_core.embeddings import Embeddings
 from numpy.typing import NDArray
 
-from fermata.agents.inference.embedder import OnnxEmbedder
+if TYPE_CHECKING:
+    from fermata.agents.inference.embedder import OnnxEmbedder
 
 
 class EmbeddingBackend(Protocol):
@@ -56,6 +57,10 @@ def current_backend() -> EmbeddingBackend:
         if _installed is not None:
             return _installed
         if _in_process is None:
+            # Not before it is needed: onnxruntime starts a thread when it is imported, and a process with threads can't be
+            # forked, which is how run hosts start. They use a backend of their worker's.
+            from fermata.agents.inference.embedder import OnnxEmbedder
+
             _in_process = OnnxEmbedder()
         return _in_process
 

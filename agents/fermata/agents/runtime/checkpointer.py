@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -184,6 +185,9 @@ class ChannelCheckpointSaver(BaseCheckpointSaver[str]):
                     )
                     for channel, version in new_versions.items()
                 ],
+                channel_versions={
+                    channel: str(version) for channel, version in head["channel_versions"].items()
+                },
             )
             self._run.buffer(lambda commit: commit.checkpoints.append(put))
         else:
@@ -253,8 +257,8 @@ class ChannelCheckpointSaver(BaseCheckpointSaver[str]):
         self.delete_thread(thread_id)
 
     def get_next_version(self, current: str | None, channel: None) -> str:
-        """Versions that sort as text: a counter of 32 digits."""
-        return f"{(int(current.split('.')[0]) if current else 0) + 1:032}"
+        """Versions that sort as text: a counter of 32 digits, and a random part, for a thread that was rolled back counts anew."""
+        return f"{(int(current.split('.')[0]) if current else 0) + 1:032}.{secrets.token_hex(8)}"
 
     # memory
 

@@ -93,7 +93,7 @@ class Execution:
 
     def __init__(self, run: ActiveRun, graph: Pregel[Any, Any, Any, Any]) -> None:
         self._run = run
-        self._saver = ChannelCheckpointSaver(run, fresh=not run.restarted)
+        self._saver = ChannelCheckpointSaver(run, fresh=not run.may_be_recorded)
         self._graph = copy.copy(graph)
         self._graph.checkpointer = self._saver
         self._loop = asyncio.get_running_loop()
@@ -236,7 +236,7 @@ class Execution:
             if key in run.asked.values() or key.startswith(LATCH_ID):
                 continue
             park.interrupts.append(self._question(interrupt))
-        if not park.asking_steps and not park.latch and not park.interrupts:
+        if not (park.asking_steps or park.latch or park.interrupts or run.gate_stopped):
             park.interrupts.append(
                 worker_pb2.GraphInterrupt(
                     interrupt_id="breakpoint",

@@ -160,7 +160,7 @@ def _call_sync(
     owner.activity.begin(call.moving)
     asking = owner.send(gate=call.gate)
     try:
-        answer = _granted(owner, asking).gate
+        answer = granted(owner, asking).gate
         if answer.verdict == worker_pb2.GATE_VERDICT_ASK and not owner.on_loop_thread:
             owner.asked[call.moving.step] = answer.approval
             owner.activity.pause(call.moving).result()
@@ -183,11 +183,11 @@ def _call_sync(
         call.interrupted(signal)
         raise
     except BaseException as error:
-        _granted(owner, call.failed(error))
+        granted(owner, call.failed(error))
         raise
     finally:
         current_call.reset(token)
-    _granted(owner, call.finished(result))
+    granted(owner, call.finished(result))
     return call.checked(result)
 
 
@@ -207,11 +207,11 @@ async def _call_async(
     owner.activity.begin(call.moving)
     asking = owner.send(gate=call.gate)
     try:
-        await _done(asking)
-        answer = _granted(owner, asking).gate
+        await done(asking)
+        answer = granted(owner, asking).gate
         if answer.verdict == worker_pb2.GATE_VERDICT_ASK:
             owner.asked[call.moving.step] = answer.approval
-            await _done(owner.activity.pause(call.moving))
+            await done(owner.activity.pause(call.moving))
         if answer.verdict != worker_pb2.GATE_VERDICT_PROCEED:
             return _without_call(owner, call, answer)
         given = call.input_for(answer)
@@ -236,14 +236,14 @@ async def _call_async(
         raise
     except BaseException as error:
         failed = call.failed(error)
-        await _done(failed)
-        _granted(owner, failed)
+        await done(failed)
+        granted(owner, failed)
         raise
     finally:
         current_call.reset(token)
     finished = call.finished(result)
-    await _done(finished)
-    _granted(owner, finished)
+    await done(finished)
+    granted(owner, finished)
     return call.checked(result)
 
 
@@ -278,20 +278,20 @@ def _without_call(owner: ActiveRun, call: GatedCall, answer: worker_pb2.GateAnsw
         value = {"approval": answer.approval, "tool": call.tool.name, "args": call.gate.args}
         raise GraphInterrupt((Interrupt(value=value, id=answer.approval),))
     if verdict == worker_pb2.GATE_VERDICT_STOP and answer.reason != HALTED:
-        owner.held_by = answer.latch
+        owner.gate_stopped, owner.held_by = True, answer.latch
         raise GraphInterrupt((Interrupt(value={"latch": answer.latch}, id=f"{LATCH_ID}{answer.latch}"),))
     owner.stop(answer.message or f"halted by {answer.latch}")
     raise RunStopped(owner.stop_cause)
 
 
 HALTED = "HALTED"
-"""The reason of a STOP under a halt; every other STOP is a hold."""
+"""The reason of a STOP that ends the run here and now. Every other STOP parks it; under a halt the stop itself is under way."""
 
 LATCH_ID = "latch:"
 """Begins the ids of interrupts that are holds."""
 
 
-def _granted(
+def granted(
     owner: ActiveRun, asking: concurrent.futures.Future[worker_pb2.HostReply]
 ) -> worker_pb2.HostReply:
     """The server's answer. A refusal, or a worker that is gone, stops the run and is no error that an agent could handle."""
@@ -302,7 +302,7 @@ def _granted(
         raise RunStopped(str(error)) from error
 
 
-async def _done(future: concurrent.futures.Future[Any]) -> None:
+async def done(future: concurrent.futures.Future[Any]) -> None:
     """Wait for the future. Unlike with ``asyncio.wrap_future``, a cancelled wait leaves it as it is, for others to look at."""
     if future.done():
         return
@@ -351,22 +351,22 @@ def _limited(owner: ActiveRun, call: GatedCall, work: Callable[[], Any]) -> Any:
     limit = call.time_limit_seconds
     if not limit:
         return work()
-    done: concurrent.futures.Future[Any] = concurrent.futures.Future()
+    result: concurrent.futures.Future[Any] = concurrent.futures.Future()
     context = contextvars.copy_context()
 
     def target() -> None:
         try:
-            done.set_result(context.run(work))
+            result.set_result(context.run(work))
         except BaseException as error:  # noqa: BLE001 - handed to the caller
-            done.set_exception(error)
+            result.set_exception(error)
         finally:
             owner.activity.thread_ends()
 
     owner.activity.thread_begins()
     threading.Thread(target=target, name=f"fermata-tool-{call.tool.name}", daemon=True).start()
     try:
-        return done.result(timeout=limit)
+        return result.result(timeout=limit)
     except concurrent.futures.TimeoutError:
-        if done.done():
-            return done.result()
+        if result.done():
+            return result.result()
         raise call.timed_out() from None

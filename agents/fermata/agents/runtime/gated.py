@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
-from langchain_core.runnables.config import var_child_runnable_config
 from langchain_core.tools import BaseTool, ToolException
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
@@ -24,6 +23,7 @@ from fermata.agents.runtime.calls import Call
 from fermata.agents.runtime.canonical import Json, NotJsonError, canonical, digest, jsonable
 from fermata.agents.runtime.context import current_call
 from fermata.agents.runtime.errors import CallRefused, RecordedFailure, ToolResultRefused, ToolTimeout
+from fermata.agents.runtime.place import Place
 from fermata.agents.runtime.run import ActiveRun
 from fermata.v1 import agent_pb2, run_pb2, worker_pb2
 
@@ -115,7 +115,7 @@ class GatedCall:
         self._parsed = parsed
         self._visible = visible
         self._tool_call_id: str | None = kwargs.get("tool_call_id")
-        place = _Place.of(run, kwargs.get("config"))
+        place = Place.of(run, kwargs.get("config"))
         call = digest({"revision": run.revision, "tool": tool.name, "args": visible, "injected": injected})
         ordinal = run.ordinal(place.scope, place.attempt, tool.name, call)
         step = digest(
@@ -312,51 +312,6 @@ class GatedCall:
         answer = self.run.send(step_closed=closed)
         answer.add_done_callback(lambda _: self.run.activity.end(self.moving))
         return answer
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where in the graph a call is made. ``scope`` is the part of it that is the same after a crash."""
-
-    namespace: str
-    task: str
-    scope: str
-    attempt: str
-    read: Any
-
-    @classmethod
-    def of(cls, run: ActiveRun, config: Mapping[str, Any] | None) -> _Place:
-        conf = (config or {}).get("configurable") or {}
-        if "__pregel_task_id" not in conf:
-            conf = (var_child_runnable_config.get() or {}).get("configurable") or {}
-        namespace = str(conf.get("checkpoint_ns") or "")
-        parts = namespace.split("|") if namespace else []
-        stable = 0
-        while stable < len(parts) and run.keeps("|".join(parts[:stable])):
-            stable += 1
-        scope = "|".join(parts[:stable] + [part.split(":")[0] for part in parts[stable:]])
-        info = getattr(conf.get("__pregel_runtime"), "execution_info", None)
-        return cls(
-            namespace=namespace,
-            task=str(conf.get("__pregel_task_id") or ""),
-            scope=scope,
-            attempt=str(getattr(info, "node_attempt", 1)),
-            read=conf.get("__pregel_read"),
-        )
-
-    def messages(self) -> list[BaseMessage]:
-        """The conversation, where the graph keeps one."""
-        if self.read is None:
-            return []
-        try:
-            found = self.read("messages")
-        except (KeyError, ValueError):
-            return []
-        return (
-            [message for message in found if isinstance(message, BaseMessage)]
-            if isinstance(found, list)
-            else []
-        )
 
 
 def _parsed(tool: BaseTool, given: str | dict[str, Any], tool_call_id: str | None) -> dict[str, Any]:

@@ -17,15 +17,17 @@ from typing import Any
 
 from langgraph.pregel import Pregel
 
+from fermata.agents.inference.embeddings import use_backend
+from fermata.agents.runtime import gate, models
 from fermata.agents.runtime.calls import TrackedExecutor
 from fermata.agents.runtime.environment import add_secrets
 from fermata.agents.runtime.errors import ChannelClosedError, HostError
 from fermata.agents.runtime.execution import Execution
 from fermata.agents.runtime.frames import FrameSocket
-from fermata.agents.runtime.gate import follow_threads, install
 from fermata.agents.runtime.loader import load_graph
 from fermata.agents.runtime.processes import adopt_orphans, die_with_parent
 from fermata.agents.runtime.run import ActiveRun
+from fermata.agents.runtime.services import WorkerEmbeddings
 from fermata.agents.runtime.wire import Wire
 from fermata.v1 import agent_pb2, run_pb2, worker_pb2
 
@@ -173,11 +175,13 @@ def run_host(sock: socket.socket, graph: Pregel[Any, Any, Any, Any]) -> int:
 
     :returns: the exit code. The caller must leave with ``os._exit``: threads that can't be stopped would keep the interpreter.
     """
-    install()
+    gate.install()
+    models.install()
+    use_backend(WorkerEmbeddings())
     gc.set_threshold(*GC_THRESHOLDS)
 
     async def main() -> int:
-        asyncio.get_running_loop().set_default_executor(TrackedExecutor(follow_threads))
+        asyncio.get_running_loop().set_default_executor(TrackedExecutor(gate.follow_threads))
         return await Host(sock, graph).serve()
 
     loop = asyncio.new_event_loop()

@@ -79,9 +79,9 @@ class _Seen:
 
     def tool(self, tool: BaseTool) -> None:
         self.tools[tool.name] = tool
-        if getattr(tool, "coroutine", None) is None and type(tool)._arun is BaseTool._arun:
-            self.sync = True
-        elif hasattr(tool, "coroutine") and tool.coroutine is None:
+        if (getattr(tool, "coroutine", None) is None and type(tool)._arun is BaseTool._arun) or (
+            hasattr(tool, "coroutine") and tool.coroutine is None
+        ):
             self.sync = True
 
     def _part(self, part: Any, prefix: str) -> None:
@@ -131,9 +131,9 @@ def _captured(part: RunnableCallable) -> Iterator[Any]:
 def _unwrapped(function: Any) -> Any:
     # A partial of run_in_executor is how LangGraph makes a sync function async; its ``__wrapped__`` is the sync function.
     while True:
-        if (inner := getattr(function, "__wrapped__", None)) is not None:
-            function = inner
-        elif (inner := getattr(function, "func", None)) is not None and not inspect.ismethod(function):
+        if (inner := getattr(function, "__wrapped__", None)) is not None or (
+            (inner := getattr(function, "func", None)) is not None and not inspect.ismethod(function)
+        ):
             function = inner
         else:
             return getattr(function, "__func__", function)

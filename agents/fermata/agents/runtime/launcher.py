@@ -10,7 +10,6 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,14 +27,6 @@ class ZygoteGoneError(HostError):
 
 
 @dataclass(frozen=True)
-class HostProcess:
-    """A host that was just started. Its first message is ``ready``."""
-
-    pid: int
-    stream: FrameStream[worker_pb2.WorkerMessage]
-
-
-@dataclass(frozen=True)
 class HostEnd:
     """A host is dead, confirmed by its parent, with all its descendants. Killed by a signal: minus its number."""
 
@@ -44,18 +35,41 @@ class HostEnd:
     stderr: str
 
 
-class ZygoteProcess:
-    """A running zygote. Made by ``start``.
+class HostProcess:
+    """A run host. Its first message is ``ready``.
 
-    ``on_end`` hears of the end of each host, once, those that were killed included; it is called in the event loop.
+    ``stream`` carries ``ServerMessage`` to it and ``WorkerMessage`` from it.
     """
 
     def __init__(
-        self, process: asyncio.subprocess.Process, sock: socket.socket, on_end: Callable[[HostEnd], None]
+        self, zygote: ZygoteProcess, pid: int, stream: FrameStream[worker_pb2.WorkerMessage]
     ) -> None:
+        self._zygote = zygote
+        self.pid = pid
+        self.stream = stream
+
+    async def kill(self) -> HostEnd:
+        """Kill it with all its descendants; returns when they are dead. A repeat returns the same.
+
+        :raises ZygoteGoneError: where the zygote ended first: the kernel kills its hosts then, and nobody confirms it.
+        """
+        return await self._zygote.kill(self.pid)
+
+    async def ended(self) -> HostEnd:
+        """Wait until it is dead.
+
+        :raises ZygoteGoneError: as ``kill``.
+        """
+        return await self._zygote.ended(self.pid)
+
+
+class ZygoteProcess:
+    """A running zygote. Made by ``start``."""
+
+    def __init__(self, process: asyncio.subprocess.Process, sock: socket.socket) -> None:
         self._process = process
         self._socket = sock
-        self._on_end = on_end
+        self._ends: dict[int, asyncio.Future[HostEnd]] = {}
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
         self._number = 0
         self._reader: asyncio.Task[None] | None = None
@@ -69,7 +83,6 @@ class ZygoteProcess:
         spec: agent_pb2.AgentSpec,
         *,
         pack: str | None = None,
-        on_end: Callable[[HostEnd], None] = lambda end: None,
         load_seconds: float = 120.0,
     ) -> ZygoteProcess:
         """Start a zygote and wait until it has loaded the graph.
@@ -96,8 +109,8 @@ class ZygoteProcess:
         finally:
             theirs.close()
             os.close(content)
-        ours.setblocking(False)  # noqa: FBT003
-        zygote = cls(process, ours, on_end)
+        ours.setblocking(False)
+        zygote = cls(process, ours)
         zygote._reader = asyncio.create_task(zygote._read())
         try:
             async with asyncio.timeout(load_seconds):
@@ -136,17 +149,19 @@ class ZygoteProcess:
             raise
         finally:
             theirs.close()
-        return HostProcess(told["pid"], await FrameStream.open(ours, worker_pb2.WorkerMessage))
+        pid = told["pid"]
+        return HostProcess(self, pid, await FrameStream.open(ours, worker_pb2.WorkerMessage))
 
-    async def kill(self, pid: int) -> int:
-        """Kill a host with all its descendants; returns when they are dead. A second call for the same host changes nothing.
+    async def kill(self, pid: int) -> HostEnd:
+        """As ``HostProcess.kill``."""
+        ended = self._end_of(pid)
+        if not ended.done():
+            await self._ask("kill", pid=pid)
+        return await asyncio.shield(ended)
 
-        :returns: exit code, or minus the signal's number.
-        :raises ZygoteGoneError: where the zygote has ended: then the kernel kills its hosts, and nothing confirms it.
-        """
-        told = await self._ask("kill", pid=pid)
-        code: int = told["exit_code"]
-        return code
+    async def ended(self, pid: int) -> HostEnd:
+        """As ``HostProcess.ended``."""
+        return await asyncio.shield(self._end_of(pid))
 
     async def inspect(self) -> agent_pb2.GraphReport:
         """What is in the loaded graph.
@@ -192,16 +207,34 @@ class ZygoteProcess:
                 self._take(message)
         finally:
             gone = ZygoteGoneError("The zygote has ended.")
-            for waiting in (self._loaded, *self._answers.values()):
+            for waiting in (self._loaded, *self._answers.values(), *self._ends.values()):
                 if not waiting.done():
                     waiting.set_exception(gone)
+                    # Nobody may be waiting for it.
+                    waiting.exception()
+
+    def _end_of(self, pid: int) -> asyncio.Future[HostEnd]:
+        if pid not in self._ends:
+            self._ends[pid] = asyncio.get_running_loop().create_future()
+            if self._reader is None or self._reader.done():
+                self._ends[pid].set_exception(ZygoteGoneError("The zygote has ended."))
+        return self._ends[pid]
 
     def _take(self, message: dict[str, Any]) -> None:
         if message["op"] in ("ready", "failed"):
             self._loaded.set_result(message)
         elif message["op"] == "ended":
-            self._on_end(HostEnd(message["pid"], message["exit_code"], message["stderr"]))
-        elif (answer := self._answers.pop(message["id"], None)) is not None and not answer.done():
+            ended = self._end_of(message["pid"])
+            if not ended.done():
+                ended.set_result(HostEnd(message["pid"], message["exit_code"], message["stderr"]))
+        else:
+            if message["op"] == "forked":
+                # Process ids come again; what was known of an earlier host is not this one's end.
+                self._ends.pop(message["pid"], None)
+            self._answer(message)
+
+    def _answer(self, message: dict[str, Any]) -> None:
+        if (answer := self._answers.pop(message["id"], None)) is not None and not answer.done():
             answer.set_result(message)
 
 

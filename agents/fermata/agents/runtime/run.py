@@ -18,6 +18,9 @@ from fermata.agents.runtime.errors import HostError, RunStopped, ServerRefusedEr
 from fermata.agents.runtime.wire import Wire
 from fermata.v1 import run_pb2, worker_pb2
 
+_READS = frozenset({"checkpoint_query"})
+"""Messages that commit nothing where they arrive."""
+
 FLUSH_SECONDS = 0.05
 """How long what a graph has done may wait for a message that takes it along."""
 
@@ -36,7 +39,8 @@ class ActiveRun:
         self.thread = assign.thread
         self.revision = assign.revision
         self.spec = assign.spec
-        self.restarted = assign.restarted
+        self.may_be_recorded = assign.restarted
+        """True where calls of this run may be on record already: a task of it is perhaps executed again."""
         self.activity = Activity()
         self.loop_thread = threading.get_ident()
         self.on_stop: Callable[[], None] = lambda: None
@@ -59,12 +63,15 @@ class ActiveRun:
         """Interrupts by id that tools of this execution raised by themselves; LangGraph shows only one of a node's."""
         self.keeps: Callable[[str], bool] = lambda namespace: not namespace
         """True for checkpoint namespaces whose state is kept, so that their task ids outlast a crash."""
+        self.gate_stopped = False
+        """True where a gate of this execution was told to stop."""
         self.held_by = ""
-        """The latch that stopped a gate of this execution."""
+        """The latch for which it was, if the server named one."""
         self.not_started: list[str] = []
         """Steps whose permit was given back."""
         self._lock = threading.Lock()
         self._commit = worker_pb2.Commit()
+        self._entered = False
         self._ordinals: dict[tuple[str, ...], int] = {}
 
     @property
@@ -101,10 +108,13 @@ class ActiveRun:
 
     def new_execution(self) -> None:
         """Forget what the last execution came upon: the graph is entered again."""
+        self.may_be_recorded = self.may_be_recorded or self._entered
+        self._entered = True
         with self._lock:
             self._ordinals.clear()
         self.asked = {}
         self.interrupts = {}
+        self.gate_stopped = False
         self.held_by = ""
         self.hold = ""
 
@@ -130,7 +140,8 @@ class ActiveRun:
     def send(self, **body: Message) -> Future[worker_pb2.HostReply]:
         """Send a message with all that is not committed yet, and return the future of its answer.
 
-        A refusal stops the run. Where the lease is lost nothing leaves but ``step_closed``; the future then fails with ``RunStopped``.
+        What only reads can't carry a commit: all that is not committed goes in a message of its own before it. A refusal stops the
+        run. Where the lease is lost nothing leaves but ``step_closed``; the future then fails with ``RunStopped``.
         """
         with self._lock:
             if self.silent and "step_closed" not in body:
@@ -141,10 +152,18 @@ class ActiveRun:
             if not self.silent:
                 commit, self._commit = self._commit, worker_pb2.Commit()
                 if commit.ByteSize():
-                    message.commit.CopyFrom(commit)
+                    if body.keys() & _READS:
+                        ahead = worker_pb2.HostMessage(lease=self.lease, commit=commit)
+                        self.wire.request(ahead).add_done_callback(self._look_at)
+                    else:
+                        message.commit.CopyFrom(commit)
             answer = self.wire.request(message)
         answer.add_done_callback(self._look_at)
         return answer
+
+    def ask(self, **body: Message) -> Future[worker_pb2.HostReply]:
+        """Ask something that is no part of the run's history; a refusal is the asker's to handle and does not stop the run."""
+        return self.wire.request(worker_pb2.HostMessage(lease=self.lease, **body))  # type: ignore[arg-type]
 
     def post(self, **body: Message) -> None:
         """Send a message that wants no answer and carries no commit."""

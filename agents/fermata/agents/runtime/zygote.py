@@ -28,10 +28,9 @@ from typing import Any, NoReturn
 
 from langgraph.pregel import Pregel
 
-from fermata.agents.runtime import control
+from fermata.agents.runtime import control, gate, models
 from fermata.agents.runtime.environment import add_secrets
 from fermata.agents.runtime.errors import HostError
-from fermata.agents.runtime.gate import install
 from fermata.agents.runtime.host import run_host
 from fermata.agents.runtime.inspection import inspect_graph
 from fermata.agents.runtime.loader import load_graph
@@ -87,7 +86,8 @@ class Zygote:
         except HostError as error:
             self._tell(op="failed", reason=error.reason, message=error.message, detail=error.detail)
             return 1
-        install()
+        gate.install()
+        models.install()
         self._forkable = thread_count() == 1
         if self._forkable:
             gc.collect()
@@ -142,7 +142,7 @@ class Zygote:
         host = self._fork(descriptor, writing) if self._forkable else self._spawn(descriptor, writing)
         os.close(writing)
         host.stderr = reading
-        os.set_blocking(reading, False)  # noqa: FBT003
+        os.set_blocking(reading, False)
         self._hosts[host.pid] = host
         self._selector.register(reading, selectors.EVENT_READ, host)
         return host.pid
@@ -246,7 +246,7 @@ class Zygote:
 
     def _watch_children(self) -> None:
         for end in (self._woken, self._wake):
-            os.set_blocking(end, False)  # noqa: FBT003
+            os.set_blocking(end, False)
         signal.set_wakeup_fd(self._wake, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
 
@@ -266,7 +266,7 @@ def main() -> int:
         file.seek(0)
         spec = agent_pb2.AgentSpec.FromString(file.read())
     sock = socket.socket(fileno=options.control_fd)
-    os.set_inheritable(sock.fileno(), False)  # noqa: FBT003
+    os.set_inheritable(sock.fileno(), False)
     return Zygote(sock, spec, options.pack or None).serve()
 
 
