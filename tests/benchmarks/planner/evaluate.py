@@ -51,6 +51,8 @@ class Figures:
     exact: int = 0
     no_action: int = 0
     false_actions: int = 0
+    any_no_action: int = 0
+    any_false_actions: int = 0
     texts: int = 0
     texts_right: int = 0
     cases: int = 0
@@ -58,18 +60,21 @@ class Figures:
 
     def add(self, outcome: Outcome) -> None:
         self.cases += 1
-        if not outcome.case["no_action"]:
+        expect, no_action = outcome.case["expect"], outcome.case["no_action"]
+        if "calls" in expect:
             self.calls += 1
             self.names += outcome.names_right
             self.exact += outcome.args_right
-        else:
-            self.no_action += 1
-            self.false_actions += outcome.false_action
+        if no_action:
+            self.any_no_action += 1
+            self.any_false_actions += outcome.false_action
+            if not {"calls", "answer"} & set(expect):
+                self.no_action += 1
+                self.false_actions += outcome.false_action
+        if "calls" not in expect:
             self.texts += 1
             self.texts_right += outcome.text_right
-        if outcome.false_action or not (
-            outcome.args_right if not outcome.case["no_action"] else outcome.text_right
-        ):
+        if outcome.false_action or not (outcome.args_right if "calls" in expect else outcome.text_right):
             self.failed.append(outcome)
 
     @property
@@ -83,6 +88,11 @@ class Figures:
     @property
     def false_action_rate(self) -> float | None:
         return self.false_actions / self.no_action if self.no_action else None
+
+    @property
+    def wide_false_action_rate(self) -> float | None:
+        """Over every case in which nothing may be done, lookups and answers included."""
+        return self.any_false_actions / self.any_no_action if self.any_no_action else None
 
     @property
     def text_share(self) -> float | None:
@@ -175,13 +185,13 @@ def _judge(outcome: Outcome, domain: Mapping[str, Any]) -> None:
     tools = {t["name"]: t for t in domain["tools"]}
     case = outcome.case
     acted = [c for c in outcome.calls if tools.get(c["name"], {}).get("effect") != "READ"]
-    if case["no_action"]:
-        outcome.false_action = bool(acted)
+    outcome.false_action = case["no_action"] and bool(acted)
+    if "calls" not in case["expect"]:
         outcome.text_right = not acted and _text_right(case["expect"], outcome.text)
         return
-    wanted = case["expect"]["calls"]
-    outcome.names_right = _matches(wanted, outcome.calls, tools, with_args=False)
-    outcome.args_right = outcome.names_right and _matches(wanted, outcome.calls, tools, with_args=True)
+    wanted, strict = case["expect"]["calls"], not case["no_action"]
+    outcome.names_right = _matches(wanted, outcome.calls, tools, with_args=False, strict=strict)
+    outcome.args_right = outcome.names_right and _matches(wanted, outcome.calls, tools, with_args=True, strict=strict)
 
 
 def _matches(
@@ -190,6 +200,7 @@ def _matches(
     tools: Mapping[str, Any],
     *,
     with_args: bool,
+    strict: bool,
 ) -> bool:
     """Whether the calls made are the wanted ones: further READ calls are permitted only where an action is wanted."""
 
@@ -201,7 +212,7 @@ def _matches(
             not with_args or _args_equal(want, call["args"], tools[want["name"]]["parameters"])
         )
 
-    if all(reads(w) for w in wanted):
+    if strict and all(reads(w) for w in wanted):
         return len(wanted) == len(made) and all(same(w, c) for w, c in zip(wanted, made, strict=True))
     at = 0
     for call in made:
@@ -280,7 +291,9 @@ def measure(
     cases: Iterable[Mapping[str, Any]], model: Any
 ) -> tuple[Figures, dict[str, Figures], dict[str, Figures]]:
     """(over all, by domain, by category)."""
-    total, domains, categories = Figures(), defaultdict(Figures), defaultdict(Figures)
+    total = Figures()
+    domains: dict[str, Figures] = defaultdict(Figures)
+    categories: dict[str, Figures] = defaultdict(Figures)
     for case in cases:
         outcome = play(case, model)
         for figures in (total, domains[case["domain"]], categories[case["category"]]):
@@ -292,7 +305,7 @@ def _row(name: str, f: Figures) -> str:
     def share(value: float | None) -> str:
         return "      " if value is None else f"{value:6.3f}"
 
-    return f"{name:<16}{f.cases:>5}   {share(f.tool_accuracy)}   {share(f.exact_arguments)}   {share(f.false_action_rate)}   {share(f.text_share)}"
+    return f"{name:<16}{f.cases:>5}   {share(f.tool_accuracy)}   {share(f.exact_arguments)}   {share(f.false_action_rate)}   {share(f.wide_false_action_rate)}   {share(f.text_share)}"
 
 
 def _as_json(f: Figures) -> dict[str, Any]:
@@ -301,6 +314,7 @@ def _as_json(f: Figures) -> dict[str, Any]:
         "tool_accuracy": f.tool_accuracy,
         "exact_arguments": f.exact_arguments,
         "false_action_rate": f.false_action_rate,
+        "false_action_rate_wide": f.wide_false_action_rate,
         "texts_as_expected": f.text_share,
     }
 
@@ -331,13 +345,13 @@ def main() -> int:
             )
         )
         return 0
-    print(f"{options.set + ' set':<16}{'n':>5}   {'tool':>6}   {'exact':>6}   {'false':>6}   {'texts':>6}")
+    print(f"{options.set + ' set':<16}{'n':>5}   {'tool':>6}   {'exact':>6}   {'false':>6}   {'wide':>6}   {'texts':>6}")
     for name, figures in sorted(domains.items()):
         print(_row(name, figures))
-    print("-" * 57)
+    print("-" * 66)
     for name, figures in sorted(categories.items()):
         print(_row(name, figures))
-    print("-" * 57)
+    print("-" * 66)
     print(_row("all", total))
     if options.failures:
         for outcome in total.failed:

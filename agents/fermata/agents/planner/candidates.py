@@ -39,6 +39,7 @@ from fermata.agents.planner.words import (
     VERB_GROUPS,
 )
 
+_LEADING: Final = frozenset(p for members in VERB_GROUPS.values() for p in members)
 #: Words for a person; names of people fill parameters that are called so.
 PEOPLE: Final = frozenset(
     "person people recipient user assignee employee attendee sender contact owner member colleague customer guest patient driver technician"
@@ -96,15 +97,17 @@ class Candidate:
     end: int
     score: float
     problem: str = ""
+    soft: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A text to take values from, with what is known about it."""
+    """A text to take values from, with what is known about it; `vocabulary` are words that tools and options own."""
 
     text: str
     names: tuple[Name, ...]
     today: date | None
+    vocabulary: frozenset[str] = frozenset()
 
     @property
     def tokens(self) -> tuple[Token, ...]:
@@ -160,7 +163,7 @@ def _directed(c: Candidate, param: Param, words: Words) -> Candidate:
         shift = 0.3
     elif target and said_from and near and near[0] != "at":
         shift = -0.5
-    return Candidate(c.value, c.start, c.end, c.score + shift, c.problem)
+    return Candidate(c.value, c.start, c.end, c.score + shift, c.problem, c.soft)
 
 
 def bounded(param: Param, value: float) -> str:
@@ -302,8 +305,9 @@ def _amount(param: Param, q: Quantity, words: Words, others: Sequence[Param]) ->
         value, score = converted, 0.95
     elif unit is not None and param.schema.get("maximum") in (1, 1.0) and value > 1:
         return None
+    behind = [lemma(t.low) for t in words.tokens if t.start >= q.end][:2]
     after, before = lemma(q.after) if q.after else "", lemma(q.before) if q.before else ""
-    if q.unit is None and after and any(related(after, c) for c in param.counted):
+    if q.unit is None and any(related(b, c) for b in behind for c in param.counted):
         score += 0.45
     elif (
         q.unit is None
@@ -471,12 +475,20 @@ def _particle(tokens: tuple[Token, ...], i: int, words: Words) -> bool:
 
 
 def _similar(param: Param, values: Sequence[Any], words: Words, meaning: Meaning) -> list[Candidate]:
-    """Options whose meaning a word or two of the text come close to."""
+    """Options whose meaning a word or two of the text come close to. Names of single things have no such meaning."""
+    values = [v for v in values if isinstance(v, str) and len(v) > 1 and not is_identifier(v)]
+    resource = any(fold(str(v)) == fold(n.text) for v in values for n in words.names)
     floor = DEFAULT.option_floor if param.required else DEFAULT.optional_option_floor
+    floor = max(floor, DEFAULT.resource_floor) if resource else floor
+    own = {lemma(w) for v in values for w in split_name(v)} | set(param.nouns)
     tokens = [
         t
-        for t in words.tokens
-        if t.low not in STOPWORDS and not t.text[0].isdigit() and not is_identifier(t.text)
+        for i, t in enumerate(words.tokens)
+        if t.low not in STOPWORDS
+        and not t.text[0].isdigit()
+        and not is_identifier(t.text)
+        and (lemma(t.low) not in words.vocabulary or lemma(t.low) in own)
+        and not (i == 0 and lemma(t.low) in _LEADING)
     ]
     if not tokens or not values:
         return []
@@ -484,28 +496,20 @@ def _similar(param: Param, values: Sequence[Any], words: Words, meaning: Meaning
     spans += [(a.start, b.end) for a, b in zip(tokens, tokens[1:], strict=False) if b.start - a.end <= 6]
     phrases = [words.text[a:b].lower() for a, b in spans]
     noun = " ".join(param.nouns)
-    plain = [" ".join(split_name(str(v))) for v in values]
-    texts = (
-        plain
-        + [f"{p} {noun}" for p in plain]
-        + [param.option_notes.get(str(v), p) for v, p in zip(values, plain, strict=True)]
-    )
-    matrix = meaning.embed([*phrases, *texts])
+    plain = [" ".join(split_name(v)) for v in values]
+    notes = [param.option_notes.get(v, p) for v, p in zip(values, plain, strict=True)]
+    matrix = meaning.embed([*phrases, *plain, *(f"{p} {noun}" for p in plain), *notes])
     sims = matrix[: len(phrases)] @ matrix[len(phrases) :].T
     n = len(values)
-    grid = [
-        [
-            max(float(sims[i][j]), float(sims[i][n + j]) - 0.08, float(sims[i][2 * n + j]) - 0.03)
-            for j in range(n)
-        ]
-        for i in range(len(phrases))
-    ]
     out = []
-    for (start, end), row in zip(spans, grid, strict=True):
-        ranked = sorted(range(n), key=lambda j: -row[j])
-        margin = row[ranked[0]] - (row[ranked[1]] if n > 1 else 0.0)
-        if row[ranked[0]] >= floor and margin >= DEFAULT.option_margin:
-            out.append(Candidate(values[ranked[0]], start, end, min(0.75, row[ranked[0]] * 0.6 + margin)))
+    for (start, end), row in zip(spans, sims, strict=True):
+        scores = [max(float(row[j]), float(row[n + j]) - 0.08, float(row[2 * n + j]) - 0.03) for j in range(n)]
+        ranked = sorted(range(n), key=lambda j: -scores[j])
+        best = scores[ranked[0]]
+        margin = best - (scores[ranked[1]] if n > 1 else 0.0)
+        if best >= floor and margin >= DEFAULT.option_margin:
+            score = min(0.75, best * 0.6 + margin)
+            out.append(Candidate(values[ranked[0]], start, end, score, soft=True))
     return sorted(out, key=lambda c: -c.score)[:2]
 
 
@@ -646,7 +650,7 @@ def _joined(param: Param, shape: str, words: Words) -> list[Candidate]:
                 continue
             for glue in ("-", "", "_", "."):
                 for joined in (glue.join(window), glue.join(window).lower(), glue.join(window).upper()):
-                    if width > 1 and re.fullmatch(shape, joined):
+                    if width > 1 and any(ch.isdigit() for ch in joined) and re.fullmatch(shape, joined):
                         return [*out, Candidate(joined, tokens[i].start, tokens[i + width - 1].end, 0.9)]
             prefix = re.match(r"^([A-Za-z]+)([-_]?)", shape.replace("\\", ""))
             if (

@@ -48,6 +48,8 @@ _SEQUENCE: Final = re.compile(
     r"(?:\s*,)?\s+(?:and\s+)?(?P<link>then|after that|afterwards|after which|and finally|finally|followed by|and after that|and afterwards)\s*,?\s+(?=\S+\s+\S+|\S+$)",
     re.IGNORECASE,
 )
+_TAG: Final = re.compile(r"^(?:please |and )?(?:will|would|can|could|won't) you(?: please)?$|^(?:ok|okay|right|all right|alright|yes|please|thanks)$", re.IGNORECASE)
+_ASKS: Final = re.compile(r"^(?:what|how|which|who|when|where|why|is|are|does|do|did|has|have|can|could|should|would|will|may|any)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +80,12 @@ def split_clauses(message: str, verbs: frozenset[str] = frozenset()) -> tuple[Cl
         while end > start and masked[end - 1] in " \n":
             end -= 1
         question = masked[:end].endswith("?")
-        for clause in _sentence(message, masked, start, end, known_verbs() | verbs):
+        parts = _sentence(message, masked, start, end, known_verbs() | verbs)
+        if len(parts) > 1 and _TAG.match(parts[-1].text):
+            parts, question = parts[:-1], False
+        for part in parts:
+            last = part is parts[-1]
+            clause = replace(part, question=question and (last or bool(_ASKS.match(part.text))))
             if (
                 out
                 and clause.condition
@@ -86,7 +93,7 @@ def split_clauses(message: str, verbs: frozenset[str] = frozenset()) -> tuple[Cl
             ):
                 out[-1] = replace(out[-1], condition=clause.condition, condition_word=clause.condition_word)
                 continue
-            out.append(replace(clause, sentence=number, question=question))
+            out.append(replace(clause, sentence=number))
     return tuple(out)
 
 

@@ -177,6 +177,11 @@ def _add_result(turns: list[Turn], message: ToolMessage, text: str) -> None:
     for turn in reversed(turns):
         for call in turn.calls:
             if call.id == message.tool_call_id:
+                data = parse_data(text)
+                if isinstance(data, Mapping) and str(data.get("error", "")).lower() in ("rejected", "denied"):
+                    said = f"Rejected: {data.get('reason') or data.get('message') or ''}"
+                    turn.results[call.id] = Result(call, said, data, rejected=True)
+                    return
                 error = message.status == "error"
                 rejected = bool(_REJECTED.match(text)) and (error or len(text) < 400)
                 turn.results[call.id] = Result(call, text, parse_data(text), error and not rejected, rejected)

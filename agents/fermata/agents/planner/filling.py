@@ -31,11 +31,15 @@ _ALL: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a reference can mean: arguments of earlier calls and earlier texts, newest first."""
+    """What a reference can mean, newest first: arguments of earlier calls, names in results, earlier texts.
+
+    `asked`: the message answers a question, so what the question was about need not be referred to.
+    """
 
     calls: tuple[tuple[str, Mapping[str, Any]], ...] = ()
     texts: tuple[str, ...] = ()
     result_names: tuple[Name, ...] = ()
+    asked: bool = False
 
 
 @dataclass(slots=True)
@@ -54,6 +58,8 @@ class Filling:
     used: list[tuple[int, int]] = field(default_factory=list)
     leftover: int = 0
     referred: set[str] = field(default_factory=set)
+    weak: dict[str, float] = field(default_factory=dict)
+    loose: list[tuple[int, int]] = field(default_factory=list)
     doubtful: dict[str, list[Any]] = field(default_factory=dict)
 
     @property
@@ -63,12 +69,11 @@ class Filling:
     @property
     def share(self) -> float:
         """Share of the required parameters that are filled."""
-        required = [p for p in self.tool.required]
-        return (
-            1.0
-            if not required
-            else sum(p.name in self.args or p.name in self.choices for p in required) / len(required)
-        )
+        required = self.tool.required
+        if not required:
+            return 1.0
+        filled = sum(self.weak.get(p.name, 1.0) for p in required if p.name in self.args or p.name in self.choices)
+        return filled / len(required)
 
     def calls(self) -> list[dict[str, Any]]:
         """One argument set for each combination of coordinated values."""
@@ -87,8 +92,11 @@ def fill(
     banned = {(_banned(p, excluded, clause, meaning, tool)) for p in tool.params} if excluded else set()
     _assign(out, clause, meaning, banned)
     _texts(out, clause, support)
-    _support(out, support, meaning)
-    _refer(out, clause, memory)
+    _support(out, support, meaning, soft=False)
+    _assign(out, clause, meaning, banned, soft=True)
+    _support(out, support, meaning, soft=True)
+    _associated(out, clause, support)
+    _refer(out, clause, memory, meaning)
     _dependencies(out)
     for param in tool.required:
         if (
@@ -108,8 +116,10 @@ def _banned(param: Param, excluded: str, clause: Words, meaning: Meaning, tool: 
     return (param.name, found[0].value if found and found[0].score >= 0.8 else None)
 
 
-def _assign(out: Filling, clause: Words, meaning: Meaning, banned: set[tuple[str, Any]]) -> None:
-    """Give each word to the parameter it fits best, best fits first."""
+def _assign(
+    out: Filling, clause: Words, meaning: Meaning, banned: set[tuple[str, Any]], *, soft: bool = False
+) -> None:
+    """Give each word to the parameter it fits best, best fits first; `soft`: by meaning, what is still open."""
     pairs: list[tuple[float, int, Param, Candidate]] = []
     found: dict[str, list[Candidate]] = {}
     for index, param in enumerate(out.tool.params):
@@ -122,9 +132,9 @@ def _assign(out: Filling, clause: Words, meaning: Meaning, banned: set[tuple[str
         ]
         for c in found[param.name]:
             floor = 0.0 if param.required else 0.5
-            if c.score > floor:
+            if c.score > floor and c.soft is soft:
                 pairs.append((c.score + (0.05 if param.required else 0.0), -index, param, c))
-    for param in out.tool.params:
+    for param in () if soft else out.tool.params:
         if param.kind == "array":
             _list(out, param, clause, meaning)
         elif param.kind == "object":
@@ -138,6 +148,8 @@ def _assign(out: Filling, clause: Words, meaning: Meaning, banned: set[tuple[str
             out.problems.append((param, c))
         else:
             out.args[param.name] = c.value
+            if c.soft or c.score < 0.5:
+                out.weak[param.name] = 0.5
         if c.start >= 0:
             out.used.append((c.start, c.end))
         _coordinate(out, param, c, found[param.name], clause)
@@ -227,9 +239,24 @@ def _texts(out: Filling, clause: Words, support: Sequence[Words]) -> None:
                 continue
             out.args[param.name] = c.value
             out.used.append((c.start, c.end))
+            out.loose.append((c.start, c.end))
+            if c.score < 0.6:
+                out.weak[param.name] = 0.4
 
 
-def _support(out: Filling, support: Sequence[Words], meaning: Meaning) -> None:
+def _associated(out: Filling, clause: Words, support: Sequence[Words]) -> None:
+    """What a named thing is noted with: of storefront (web) the namespace is web."""
+    for param in out.tool.required:
+        if param.name in out.args or param.name in out.choices:
+            continue
+        for words in (clause, *support):
+            for name, _, _ in find_names(words.text, words.names):
+                fits = [n for n in name.notes if (n in param.options if param.options else any(o.text == n and o.is_a(param.nouns) for o in words.names))]
+                if fits and param.name not in out.args:
+                    out.args[param.name] = fits[0]
+
+
+def _support(out: Filling, support: Sequence[Words], meaning: Meaning, *, soft: bool) -> None:
     """Fill what the clause left open from statements of the same message."""
     for words in support:
         taken: list[tuple[int, int]] = []
@@ -261,11 +288,13 @@ def _support(out: Filling, support: Sequence[Words], meaning: Meaning) -> None:
                     out.doubtful[param.name] = sorted(rivals, key=str)
                     break
                 out.args[param.name] = c.value
+                if soft:
+                    out.weak[param.name] = 0.5
                 taken.append((c.start, c.end))
                 break
 
 
-def _refer(out: Filling, clause: Words, memory: Memory) -> None:
+def _refer(out: Filling, clause: Words, memory: Memory, meaning: Meaning) -> None:
     """Fill what the words refer back to."""
     for param in out.tool.params:
         if (
@@ -275,9 +304,14 @@ def _refer(out: Filling, clause: Words, memory: Memory) -> None:
             or any(p.name == param.name for p, _ in out.problems)
         ):
             continue
-        if not param.required or not refers(param, clause.text):
+        if not param.required or not (memory.asked and param.identifies or refers(param, clause.text)):
             continue
         values = remembered(param, memory)
+        for text in () if values else memory.texts:
+            found = [c for c in candidates(param, Words(text, clause.names, clause.today), meaning, out.tool.params) if c.score >= 0.8 and not c.soft and not c.problem]
+            values = list(dict.fromkeys(c.value for c in found if not isinstance(c.value, list)))
+            if values:
+                break
         if len(values) == 1:
             out.args[param.name] = values[0]
             out.referred.add(param.name)

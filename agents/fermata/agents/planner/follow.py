@@ -117,8 +117,11 @@ def _report(planner: Planner, runbook: Runbook, more: str = "") -> Decision:
 
 def _rest(planner: Planner, readings: list[Reading]) -> Generator[list[Step], list[Result], Decision | None]:
     """What the person asked for beside the runbook, unless the runbook has done it."""
+    covered = {r.clause.sentence for r in readings if r.intent is Intent.DELEGATION}
+    if not covered:  # the request itself named the runbook
+        return None
     for i, reading in enumerate(readings):
-        if reading.intent is not Intent.REQUEST:
+        if reading.intent is not Intent.REQUEST or reading.clause.sentence in covered:
             continue
         item = planner.request(reading, planner.support(readings, i), [])
         if (
@@ -143,7 +146,13 @@ def _step(
     progress: _Progress,
 ) -> Generator[list[Step], list[Result], Flow | Decision]:
     """Carry out the text of one step; says where to go on."""
-    for clause in split_clauses(text, planner.verbs):
+    clauses = split_clauses(text, planner.verbs)
+    for position, clause in enumerate(clauses):
+        lead = clauses[position - 1] if position else None
+        if lead is not None and lead.sentence == clause.sentence and re.fullmatch(r"(?:otherwise|else|if not|failing that)\W*", lead.text, re.IGNORECASE):
+            clause = replace(clause, text=f"Otherwise, {clause.text}")
+        if re.fullmatch(r"(?:otherwise|else|if not|failing that)\W*", clause.text, re.IGNORECASE):
+            continue
         gate = yield from _gate(planner, clause, situation, progress)
         if gate is None:
             continue

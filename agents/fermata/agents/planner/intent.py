@@ -65,7 +65,7 @@ _PROHIBITION: Final = re.compile(
     r"(?:^|\b(?:please|but|and|that you|to|you|we|they|i|it)\s+)(?:do not|don't|dont|don’t|never|avoid|refrain from)\b(?! forget| hesitate| mind)"
     r"|^(?:not |no(?: more| further)? (?=\w+(?:s|ing|ion|ments?)\b))|\b(?:under|in|on) no (?:circumstances?|case|account|condition)\b|\bby no means\b|\bat no (?:time|point)\b"
     r"|\b(?:should|must|may|can|shall|ought|need|would|could|will|might|is|are|be)(?: not|n't|n’t| never)\b|\b(?:cannot|can't|won't|shan't|shouldn't|mustn't|needn't|isn't to|aren't to)\b"
-    r"|\bmust never\b|\b(?:nobody|no one|no-one|none of (?:you|us)|nothing)\b.{0,30}\b(?:is|are|may|should|must|shall|can|gets?|to|touch\w*|has|needs?)\b"
+    r"|\bmust never\b|\b(?:nobody|no one|no-one|none of (?:you|us)|nothing)\b.{0,30}\b(?:is to|are to|may|should|must|shall|gets? to|touch\w*|needs? to)\b"
     r"|\b(?:no need|isn't any need|unnecessary|forbidden|prohibited|not allowed|not permitted|off[- ]limits|out of the question|hands off|no longer|stop short of|steer clear|stay away|keep away|keep your hands)\b"
     r"|^(?:leave|keep) .*\b(?:alone|as (?:it|they|is|are)|at|on|off|untouched|running|open|closed|where|how|out|in|there|be|intact|unchanged|the way|stopped|locked|going|until|for now|like)\b"
     r"|\b(?:hold off|hold your horses|wait with|wait before|not yet|rather not|prefer not|would hate|wouldn't|let's not|let us not|no sense in|against)\b"

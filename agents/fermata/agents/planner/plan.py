@@ -23,7 +23,7 @@ from fermata.agents.planner.intent import Intent, Reading, read_intent
 from fermata.agents.planner.meaning import Meaning
 from fermata.agents.planner.names import catalogue, names_in_data
 from fermata.agents.planner.quantities import Quantity, find_quantities
-from fermata.agents.planner.ranking import Evidence, rank, tool_verbs, verb_groups
+from fermata.agents.planner.ranking import Evidence, is_foreign, rank, tool_verbs, verb_groups, vocabulary
 from fermata.agents.planner.readings import values_of
 from fermata.agents.planner.runbook import Runbook, find_runbooks, fitting
 from fermata.agents.planner.settings import DEFAULT, Settings
@@ -81,12 +81,15 @@ class Planner:
         self.names = catalogue(conversation)
         self.today = today_of(conversation.context)
         self.verbs = frozenset(v.split()[0] for t in tools for v in tool_verbs(t.name, t.description)[0])
+        self.vocabulary = vocabulary(tools, self.names)
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.results: list[Result] = []
         self.done: list[tuple[Step, Result]] = []
         self.notes: list[str] = []
         self.forbidden: list[tuple[str, dict[str, Any]]] = []
         self.continued = 0
+        earlier = conversation.turns[-2] if len(conversation.turns) > 1 else None
+        self.asked = earlier is not None and earlier.said.rstrip().endswith("?")
         self._taken_up = 0
 
     def decide(self) -> Decision:
@@ -141,7 +144,7 @@ class Planner:
         return next((t for t in self.tools if t.name == name), None)
 
     def words(self, text: str) -> Words:
-        return Words(text, self.names, self.today)
+        return Words(text, self.names, self.today, self.vocabulary)
 
     def memory(self, planned: Sequence[tuple[str, dict[str, Any]]] = ()) -> Memory:
         """What references can mean, newest first: planned and made calls of this turn, then of earlier ones."""
@@ -157,12 +160,13 @@ class Planner:
                 named = [n for r in turn.results.values() for n in names_in_data(r.data)]
                 if named:
                     break
-        return Memory((*reversed(planned), *self.calls, *earlier), (), tuple(named))
+        texts = tuple(t.human for t in reversed(self.conversation.turns[-3:-1]) if t.human)
+        return Memory((*reversed(planned), *self.calls, *earlier), texts, tuple(named), self.asked)
 
     # --- the turn ----------------------------------------------------------------------------------------------
 
     def _turn(self, pending: Pending | None) -> Plan:
-        text = self.turn.human
+        text = self._chosen(self.turn.human)
         readings = [read_intent(c, self.verbs) for c in split_clauses(text, self.verbs)]
         self._forbid(readings)
         if pending is not None:
@@ -178,11 +182,22 @@ class Planner:
             r.intent in DOES for r in readings
         ):
             readings = self._delegated(readings)
-        resolved = self._resolve_all(readings)
+        resolved = _without_repeats(self._resolve_all(readings))
         for item in resolved:
             if item.decision is not None and item.reading.intent in (*DOES, Intent.DELEGATION):
                 return item.decision
         return (yield from self._carry_out(resolved, readings))
+
+    def _chosen(self, text: str) -> str:
+        """The offer that "the latter" or "the first one" picks out of the last question, else `text` itself."""
+        m = re.fullmatch(r"\W*(?:the |take the |let's do the )?(latter|former|first|second|last)(?: one| option)?(?: please)?\W*", text, re.IGNORECASE)
+        if not m or not self.asked:
+            return text
+        offers = re.split(r"\bor\b", self.conversation.turns[-2].said.rstrip(" ?"))
+        if len(offers) < 2:
+            return text
+        offer = offers[0] if m[1].lower() in ("former", "first") else offers[1] if m[1].lower() == "second" else offers[-1]
+        return re.sub(r"^.*?\b(?:do you want me to|should i|shall i|would you like me to|do you mean:?|mean:?|want:?)\b", "", offer, flags=re.IGNORECASE).strip(" ,:") or text
 
     def _carry_out(self, resolved: list[Resolved], readings: list[Reading]) -> Plan:
         said: list[str] = []
@@ -737,6 +752,9 @@ class Planner:
         """Why the best tool is not good enough: nothing fits, or two are close."""
         floor = self.settings.read_floor if best.tool.reads or trusted else self.settings.action_floor
         margin = self.settings.action_margin * (0.3 if trusted else 1.0)
+        if not best.tool.reads and is_foreign(best, reading.body):
+            floor += self.settings.foreign_verb
+            margin += self.settings.foreign_verb / 2
         if best.score < floor or best.features["opposite"]:
             return Decision("refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools))
         if best.tool.reads:
@@ -1068,6 +1086,22 @@ class Planner:
             "ack",
             "Noted. That reads as information and not as a request, so I have done nothing. Is there anything that I should do?",
         )
+
+
+def _without_repeats(items: list[Resolved]) -> list[Resolved]:
+    """Drop a reading that a later one narrows, and a few bare words beside something that was understood."""
+    understood = [i for i in items if i.evidence is not None and i.decision is None]
+    out = []
+    for item in items:
+        if item in understood and item.filling.tool.reads:
+            own = item.filling.args.items()
+            if any(o is not item and o.filling.tool is item.filling.tool and own < o.filling.args.items() for o in understood):
+                continue
+        bare = item.reading.intent is Intent.FRAGMENT and len(item.reading.body.split()) <= 3
+        if understood and bare and item.decision is not None and item.decision.kind == "refuse" and item not in understood:
+            continue
+        out.append(item)
+    return out
 
 
 def _sensible(value: float, current: float, param: Param) -> float:

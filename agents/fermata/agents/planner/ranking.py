@@ -16,7 +16,7 @@ from typing import Final
 from fermata.agents.planner.candidates import Words, shape_of
 from fermata.agents.planner.filling import Filling, Memory, fill
 from fermata.agents.planner.meaning import Meaning
-from fermata.agents.planner.names import find_names
+from fermata.agents.planner.names import Name, find_names
 from fermata.agents.planner.settings import DEFAULT, Settings
 from fermata.agents.planner.text import (
     content_lemmas,
@@ -91,7 +91,7 @@ def rank(
             "meaning": 0.75 * a + 0.25 * b,
             "context": c,
             **_verbs(tool, groups, verb),
-            "nouns": _noun_share(tool, clause, weights, filling),
+            "nouns": _noun_share(tool, clause, weights, filling, meaning),
             "coverage": _coverage(tool, clause),
             "fill": filling.share - (0.25 if any(x for x in filling.problems) else 0.0),
             "missing": float(min(3, len(filling.missing))),
@@ -135,6 +135,19 @@ def verb_groups(text: str) -> tuple[frozenset[str], str]:
         if base not in known_verbs():
             continue
         following = [t.low for t in tokens[i + 1 : i + 9]]
+        if base in ("tell", "show", "send", "give", "let", "inform", "report", "text", "mail", "message"):
+            told = following[:1] and following[0] in ("me", "us")
+            if base in ("tell", "let", "inform", "show") or told:
+                known = base != "let" or "know" in following[:5]
+                if known:
+                    return frozenset({"read"} if told or base == "show" else {"send"}), base
+        if base in ("let", "have", "get", "make"):
+            inner = next((lemma(w) for w in following[1:] if lemma(w) in known_verbs() and lemma(w) not in _WEAK and w not in _PARTICLES), "")
+            moving = next((w for w in following if w in ("going", "running", "moving", "rolling")), "")
+            if moving:
+                return _groups_of("start") | _groups_of("resume"), "start"
+            if inner and (base in ("let", "have", "make") or "to" in following):
+                return _groups_of(inner), inner
         for width in (3, 2, 1):
             phrase = " ".join([base, *following[:width]])
             found = _groups_of(phrase)
@@ -229,6 +242,13 @@ def noun_weights(tools: tuple[Tool, ...]) -> dict[str, float]:
     return {w: math.log(1 + len(tools) / n) for w, n in counts.items()}
 
 
+def vocabulary(tools: Sequence[Tool], names: Sequence[Name]) -> frozenset[str]:
+    """Base forms of words that already mean something here: nouns of tool names, listed options, known names."""
+    out = {lemma(w) for t in tools for i, w in enumerate(t.words) if i or lemma(w) not in known_verbs()}
+    out |= {lemma(w) for t in tools for p in t.params for v in p.options for w in split_name(str(v))}
+    return frozenset(out | {lemma(w) for n in names for w in split_name(n.text)})
+
+
 @lru_cache(maxsize=1024)
 def tool_words(tool: Tool) -> tuple[str, ...]:
     """Base forms of the words that speak of a tool: name, description, parameters and listed options."""
@@ -242,25 +262,27 @@ def tool_words(tool: Tool) -> tuple[str, ...]:
     return tuple(dict.fromkeys(out))
 
 
-def _noun_share(tool: Tool, clause: Words, weights: dict[str, float], filling: Filling) -> float:
-    """Share of the clause's weighty words that the tool speaks of (words that became arguments count as spoken of)."""
+def _noun_share(tool: Tool, clause: Words, weights: dict[str, float], filling: Filling, meaning: Meaning) -> float:
+    """Share of the clause's weighty words that the tool speaks of, by root or by meaning.
+
+    Words that became arguments count as spoken of, free text does not count at all.
+    """
     have, total, hit = tool_words(tool), 0.0, 0.0
     unknown = max(weights.values(), default=1.0)
     for token in clause.tokens:
-        low = token.low.removesuffix("'s")
-        lemmas = content_lemmas(low)
-        if not lemmas:
+        lemmas = content_lemmas(token.low.removesuffix("'s"))
+        if not lemmas or any(a <= token.start < b for a, b in filling.loose):
             continue
-        taken = any(a <= token.start < b for a, b in filling.used)
         base = lemmas[0]
-        weight = next((weights[w] for w in weights if w == base), None) or next(
-            (weights[w] for w in weights if related(w, base)), unknown
-        )
+        weight = weights.get(base) or next((v for w, v in weights.items() if related(w, base)), unknown)
         if base in _WEAK:
             weight *= 0.2
         total += weight
-        if taken or any(w == base or related(w, base) for w in have):
+        if any(a <= token.start < b for a, b in filling.used) or any(w == base or related(w, base) for w in have):
             hit += weight
+        elif have:
+            near = max(meaning.similarity(base, have))
+            hit += weight * min(1.0, max(0.0, (near - 0.3) / 0.4))
     return hit / total if total else 0.5
 
 
@@ -273,6 +295,12 @@ def _coverage(tool: Tool, clause: Words) -> float:
     for name, _, _ in find_names(clause.text, clause.names):
         said.update(name.kind)
     return sum(any(related(n, s) for s in said) for n in nouns) / len(nouns)
+
+
+def is_foreign(evidence: Evidence, text: str) -> bool:
+    """Whether the request has a verb of its own that the tool's words do not share."""
+    _, verb = verb_groups(text)
+    return bool(verb) and verb not in _WEAK and evidence.features["verb"] == 0.0
 
 
 def _reading(tool: Tool, groups: frozenset[str], verb: str, asks: bool) -> float:

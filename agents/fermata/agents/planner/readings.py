@@ -72,7 +72,7 @@ def values_of(data: Any, path: tuple[str, ...] = ()) -> Iterator[Value]:
     if isinstance(data, Mapping):
         unit = data.get("unit") or data.get("units")
         for key, inner in data.items():
-            if key in ("unit", "units"):
+            if key in ("unit", "units") and isinstance(inner, str):
                 continue
             for value in values_of(inner, (*path, str(key))):
                 if (

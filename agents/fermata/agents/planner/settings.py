@@ -17,24 +17,26 @@ class Settings:
     #: Weights of the features that rank tools (names as in `ranking.Evidence`).
     weights: dict[str, float] = field(
         default_factory=lambda: {
-            "meaning": 3.0,
-            "context": 0.8,
-            "verb": 1.0,
-            "opposite": -2.5,
-            "nouns": 1.6,
-            "coverage": 0.9,
-            "fill": 1.3,
-            "missing": -0.45,
-            "unused": -0.7,
-            "reading": 0.8,
+            "meaning": 3.5,
+            "context": 1.6,
+            "verb": 0.7,
+            "opposite": -2.4,
+            "nouns": 2.2,
+            "coverage": 0.45,
+            "fill": 1.0,
+            "missing": -0.3,
+            "unused": -0.8,
+            "reading": 0.75,
         }
     )
-    read_floor: float = 1.35
-    action_floor: float = 2.1
+    read_floor: float = 2.6
+    action_floor: float = 2.9
+    foreign_verb: float = 0.8
     read_margin: float = 0.0
-    action_margin: float = 0.18
-    option_floor: float = 0.40
-    option_margin: float = 0.05
+    action_margin: float = 0.35
+    option_floor: float = 0.42
+    option_margin: float = 0.06
+    resource_floor: float = 0.62
     optional_option_floor: float = 0.60
     answer_floor: float = 0.38
     runbook_floor: float = 0.30

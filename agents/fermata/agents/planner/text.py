@@ -18,6 +18,7 @@ _TOKEN: Final = re.compile(
     r"|https?://[^\s,;)]+"
     r"|(?:[A-Za-z0-9_.-]*/)+[A-Za-z0-9_.-]*[A-Za-z0-9_-]"  # path, also units such as mm/s
     r"|\d{4}-\d{2}-\d{2}(?:[T ]\d{2}:\d{2}(?::\d{2})?Z?)?"  # ISO date, with or without time
+    r"|\d+(?:st|nd|rd|th)\b"  # ordinal
     r"|\d+[A-Za-z]+\d\w*(?:-\w+)*"  # identifier that begins with a digit
     r"|(?:(?<![\w)])[-+−])?\d+(?:[.,:]\d+)*"  # number, clock time, version
     r"|[A-Za-z_][\w'’]*(?:[-.]\w+)*"  # word, identifier
