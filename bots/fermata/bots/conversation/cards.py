@@ -155,12 +155,11 @@ def _arguments(
     values: dict[str, JsonValue], edited: dict[str, JsonValue], schema: dict[str, Any]
 ) -> tuple[Argument, ...]:
     properties = schema.get("properties", {})
-    order = (
-        [name for name in properties if name in values or name in edited]
-        if isinstance(properties, dict)
-        else []
-    )
-    order += [name for name in {**values, **edited} if name not in order]
+    # A Struct has lost the order of its fields; the list of required ones still has it.
+    required = schema.get("required", [])
+    first = [name for name in required if isinstance(name, str)] if isinstance(required, list) else []
+    names = {**values, **edited}
+    order = [*(name for name in first if name in names), *sorted(name for name in names if name not in first)]
     found = []
     for name in order:
         part = properties.get(name, {}) if isinstance(properties, dict) else {}

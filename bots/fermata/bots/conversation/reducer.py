@@ -206,7 +206,7 @@ def _step(view: Conversation, event: run_pb2.Event, facts: Facts) -> Conversatio
     known = view.entry(key)
     args = facts.get("args")
     arguments = (
-        tuple((one_line(name, 60), one_line(shown(value), 120)) for name, value in args.items())
+        tuple((one_line(name, 60), one_line(shown(value), 120)) for name, value in sorted(args.items()))
         if isinstance(args, dict)
         else ()
     )

@@ -97,7 +97,7 @@ def apply(
             done = "would be applied" if dry_run else "applied"
             shown.append(Text(f"{item.name} {done}", style="green"))
             shown += [Text(f"  {one_line(note, 300)}", style="yellow") for note in item.notes]
-            shown.append(Padding(_agent(agent), (0, 0, 0, 2)))
+            shown.append(Padding(_agent(agent), (0, 0, 0, 2), expand=False))
         opened.output.show(Group(*shown), document={"agents": applied})
 
 

@@ -74,7 +74,7 @@ def message(item: Message) -> RenderableType:
     for citation in item.citations:
         heading = f"  {citation.heading}" if citation.heading else ""
         parts.append(Text.assemble((f"  [{citation.number}] {citation.place}", "cyan"), (heading, "dim")))
-    return Padding(Group(*parts), (0, 0, 0, 2))
+    return Padding(Group(*parts), (0, 0, 0, 2), expand=False)
 
 
 def step(item: ToolStep) -> RenderableType:
@@ -88,7 +88,7 @@ def step(item: ToolStep) -> RenderableType:
         line.append(f"  {duration(item.milliseconds)}", "dim")
     if not item.result:
         return line
-    return Group(line, Padding(Text(item.result, style="dim"), (0, 0, 0, 4)))
+    return Group(line, Padding(Text(item.result, style="dim"), (0, 0, 0, 4), expand=False))
 
 
 def card(item: Card, now: float) -> RenderableType:
@@ -100,7 +100,7 @@ def card(item: Card, now: float) -> RenderableType:
             ("✓ " if good else "⊘ ", "green" if good else "red"), (head, "bold"), f"  {item.outcome}"
         )
         changes = ", ".join(f"{arg.name}: {arg.was} → {arg.text}" for arg in item.arguments if arg.was)
-        return Group(line, Padding(Text(changes), (0, 0, 0, 4))) if changes else line
+        return Group(line, Padding(Text(changes), (0, 0, 0, 4), expand=False)) if changes else line
     parts: list[RenderableType] = [Text(item.question, style="bold")]
     if item.tool_description:
         parts.append(Text(item.tool_description, style="dim"))
@@ -111,7 +111,7 @@ def card(item: Card, now: float) -> RenderableType:
         table.add_column(style="dim", overflow="fold")
         for argument in item.arguments:
             table.add_row(Text(argument.name), Text(argument.text, style="bold"), Text(argument.description))
-        parts.append(Padding(table, (1, 0, 1, 2)))
+        parts.append(Padding(table, (1, 0, 1, 2), expand=False))
     if item.why:
         parts.append(Text.assemble(("Why    ", "dim"), item.why))
     if item.rule:

@@ -119,7 +119,7 @@ def search(
                     (f"  {one_line(passage.heading)}  {passage.score:.2f}", "dim"),
                 )
             )
-            parts.append(Padding(drawing.body(passage.text), (0, 0, 1, 4)))
+            parts.append(Padding(drawing.body(passage.text), (0, 0, 1, 4), expand=False))
         opened.output.show(
             Group(*parts) if parts else Text("Nothing fits.", style="dim"), document={"passages": found}
         )

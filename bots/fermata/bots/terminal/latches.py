@@ -157,6 +157,11 @@ def _report(opened: Session, latch: latch_pb2.Latch, no_wait: bool) -> None:
                 if report != latch:
                     opened.output.item(report)
         return
+    if not opened.output.console.is_terminal:
+        opened.output.console.print(drawing.latch(latch_entry(latch)))
+        if not no_wait and latch.state not in CLOSED_STATES:
+            opened.output.console.print(drawing.latch(latch_entry(opened.client.latches.settle(latch.name))))
+        return
     with Live(drawing.latch(latch_entry(latch)), console=opened.output.console, auto_refresh=False) as live:
         if not no_wait and latch.state not in CLOSED_STATES:
             for report in opened.client.latches.watch(latch.name):

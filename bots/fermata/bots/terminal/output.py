@@ -41,6 +41,12 @@ class Output:
             for part in people:
                 self.console.print(part)
 
+    def attach_terminal(self) -> None:
+        """Write to the present ``sys.stdout``, which a line editor has put in place of the terminal."""
+        self.console = Console(
+            file=sys.stdout, markup=False, emoji=False, highlight=False, force_terminal=True, soft_wrap=False
+        )
+
     def note(self, text: str, style: str = "dim") -> None:
         """A line for people; nothing with ``--json``."""
         if not self.as_json:
@@ -63,9 +69,14 @@ def to_json(document: object) -> Any:
     """JSON-ready form: messages in protobuf's JSON with the names of the .proto files, also inside of lists
     and dicts."""
     if isinstance(document, Message):
-        return MessageToDict(
-            document, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        return to_json(
+            MessageToDict(
+                document, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+            )
         )
+    if isinstance(document, float) and document.is_integer():
+        # A Struct keeps 3 as 3.0; to JSON they are one number, to many of its readers they are not.
+        return int(document)
     if isinstance(document, Mapping):
         return {key: to_json(value) for key, value in document.items()}
     if isinstance(document, Iterable) and not isinstance(document, str | bytes):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from rich.console import Console
 
 from fermata.bots.conversation.reducer import Item, apply, changed
 from fermata.bots.conversation.view import CardEntry, Conversation, Entry, LatchEntry, ToolStep
+from fermata.v1 import run_pb2
 
 from . import drawing
 
@@ -19,33 +21,30 @@ class Printer:
     once while it waits and once when it is decided. What is going on meanwhile is for a status line.
 
     :param skip: entries not to print, such as what the person has typed here.
+    :ivar trouble: a connection's trouble, for the status line; the next item ends it.
     """
 
     def __init__(self, console: Console, *, skip: Callable[[Entry], bool] = lambda entry: False) -> None:
         self.view = Conversation()
+        self.trouble = ""
         self._console = console
         self._skip = skip
 
-    def take(self, item: Item) -> None:
-        """Apply ``item`` and print what is new."""
+    def take(self, item: Item, *, silent: bool = False) -> None:
+        """Apply ``item`` and, unless ``silent``, print what is new."""
         before = self.view
+        self.trouble = ""
         self.view = apply(before, item)
+        if silent:
+            return
         for entry in changed(before, self.view):
-            if self._is_worth_a_line(entry, before) and not self._skip(entry):
+            if _is_worth_a_line(entry, before) and not self._skip(entry):
                 self._console.print(drawing.entry(entry))
 
-    def _is_worth_a_line(self, entry: Entry, before: Conversation) -> bool:
-        match entry:
-            case ToolStep():
-                return entry.state != "running"
-            case CardEntry():
-                known = before.entry(entry.key)
-                return not isinstance(known, CardEntry) or known.card.state != entry.card.state
-            case LatchEntry():
-                known = before.entry(entry.key)
-                return not isinstance(known, LatchEntry) or known.state != entry.state
-            case _:
-                return True
+    def expect(self, run: run_pb2.Run) -> None:
+        """Count ``run`` as going on from now, unless its events have told more already."""
+        if self.view.run != run.name and run.name not in self.view.sequences:
+            self.view = replace(self.view, run=run.name, state=run.state)
 
     @property
     def status(self) -> str:
@@ -56,3 +55,16 @@ class Printer:
                 f"{step.tool}({', '.join(f'{k}={v}' for k, v in step.arguments)})" for step in running
             )
         return "working" if self.view.is_active else ""
+
+
+def _is_worth_a_line(entry: Entry, before: Conversation) -> bool:
+    known = before.entry(entry.key)
+    match entry:
+        case ToolStep():
+            return entry.state != "running"
+        case CardEntry():
+            return not isinstance(known, CardEntry) or known.card.state != entry.card.state
+        case LatchEntry():
+            return not isinstance(known, LatchEntry) or known.state != entry.state
+        case _:
+            return True
