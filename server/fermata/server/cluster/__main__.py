@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 
 from fermata.server.cluster.controller import Controller
-from fermata.server.cluster.logs import configure_logging
+from fermata.server.cluster.logs import LogSettings, configure_logging
 from fermata.server.cluster.notices import GrpcNotices
 from fermata.server.cluster.ray_cluster import RayCluster, connect_to_ray
 from fermata.server.cluster.target import ServerTarget
@@ -60,7 +60,8 @@ async def _run(options: argparse.Namespace, target: ServerTarget) -> None:
         cache=options.cache,
         capacity=options.capacity,
         namespace=options.namespace,
-        log_level=options.log_level,
+        log=LogSettings(options.log_level, options.json_logs),
+        logs=options.logs,
     )
 
     def on_connected() -> None:
@@ -86,12 +87,13 @@ async def _run(options: argparse.Namespace, target: ServerTarget) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m fermata.server.cluster", description=__doc__)
     parser.add_argument("--ray-address", required=True, help="host:port of the Ray cluster")
-    parser.add_argument("--ray-started", type=Path, help="wait until this file is there: Ray's own note")
+    parser.add_argument("--ray-started", type=Path, help="wait until this file is there")
     parser.add_argument("--server", required=True, help="host:port of the Fermata server")
     parser.add_argument("--token-file", required=True, type=Path, help="file with the worker token")
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--capacity", type=int, default=DEFAULT_CAPACITY, help="runs per worker at once")
     parser.add_argument("--cache", required=True, type=Path, help="folder for agents' packs")
+    parser.add_argument("--logs", type=Path, help="folder for the actors' logs")
     parser.add_argument("--namespace", default="fermata", help="Ray namespace of the actors")
     parser.add_argument("--ready-fd", type=int, help="file descriptor for the line that tells of a worker")
     parser.add_argument("--tls-ca", type=Path, help="root certificates; without them no TLS")

@@ -12,21 +12,21 @@ import gc
 import logging
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import ray
 import ray.exceptions
 from numpy.typing import NDArray
 
-from fermata.agents.inference.batching import BatchingEmbedder
-from fermata.agents.inference.embedder import OnnxEmbedder
-from fermata.agents.inference.errors import InferenceError
 from fermata.server.cluster.controller import EMBEDDER
-from fermata.server.cluster.logs import configure_logging
+from fermata.server.cluster.logs import LogSettings
 from fermata.server.cluster.target import ServerTarget
-from fermata.server.cluster.worker import EmbeddingUnavailableError, Worker
-from fermata.server.cluster.zygotes import start_zygote
+
+# What only the actors' own processes need is imported in them: the controller has these classes as well, to give them to Ray.
+if TYPE_CHECKING:
+    from fermata.agents.inference.batching import BatchingEmbedder
+    from fermata.server.cluster.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -52,11 +52,14 @@ class AgentWorkerActor:
         cache: Path,
         capacity: int,
         namespace: str,
-        log_level: str,
+        log: LogSettings,
     ) -> None:
-        configure_logging(log_level)
+        from fermata.server.cluster.worker import Worker
+        from fermata.server.cluster.zygotes import start_zygote
+
+        log.apply()
         self._target = target
-        self._worker = Worker(
+        self._worker: Worker = Worker(
             target,
             cache=cache,
             start_zygote=start_zygote,
@@ -98,10 +101,13 @@ class AgentWorkerActor:
 class EmbedderActor:
     """The embedding model, shared by all workers."""
 
-    def __init__(self, log_level: str) -> None:
-        configure_logging(log_level)
+    def __init__(self, log: LogSettings) -> None:
+        from fermata.agents.inference.batching import BatchingEmbedder
+        from fermata.agents.inference.embedder import OnnxEmbedder
+
+        log.apply()
         model = OnnxEmbedder()
-        self._batching = BatchingEmbedder(model.embed, dimensions=model.dimensions)
+        self._batching: BatchingEmbedder = BatchingEmbedder(model.embed, dimensions=model.dimensions)
 
     async def start(self) -> str:
         """Returns an empty worker id once the model is loaded."""
@@ -110,6 +116,8 @@ class EmbedderActor:
 
     async def embed(self, texts: list[str]) -> NDArray[np.float32] | Refusal:
         """Texts to float32 (len(texts), dimensions), or why not."""
+        from fermata.agents.inference.errors import InferenceError
+
         try:
             return await self._batching.embed(texts)
         except InferenceError as error:
@@ -138,6 +146,8 @@ class EmbedderHandle:
 
         :raises EmbeddingUnavailableError: no embedder came back in time, or it refuses these texts.
         """
+        from fermata.server.cluster.worker import EmbeddingUnavailableError
+
         try:
             async with asyncio.timeout(EMBEDDER_WAIT_SECONDS):
                 result = await self._embedded(texts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import ray.exceptions
 
 from fermata.server.cluster.actors import AgentWorkerActor, EmbedderActor
 from fermata.server.cluster.controller import ActorGoneError
+from fermata.server.cluster.logs import LogSettings
 from fermata.server.cluster.target import ServerTarget
 
 log = logging.getLogger(__name__)
@@ -87,16 +89,25 @@ class RayCluster:
 
     :param target: the server that workers shall work for.
     :param cache: folder for packs, on each node.
+    :param logs: folder for actors' logs, on nodes that have it.
     """
 
     def __init__(
-        self, target: ServerTarget, *, cache: Path, capacity: int, namespace: str, log_level: str
+        self,
+        target: ServerTarget,
+        *,
+        cache: Path,
+        capacity: int,
+        namespace: str,
+        log: LogSettings,
+        logs: Path | None = None,
     ) -> None:
         self._target = target
         self._cache = cache
         self._capacity = capacity
         self._namespace = namespace
-        self._log_level = log_level
+        self._log = log
+        self._logs = logs
 
     async def find(self, name: str) -> RayActor | None:
         """The living actor of this name that works for our server; one that works for another is ended."""
@@ -125,6 +136,7 @@ class RayCluster:
         return actor
 
     def _create(self, name: str, worker_id: str) -> Any:
+        settings = replace(self._log, file=self._logs / f"{name}.log") if self._logs else self._log
         options: dict[str, Any] = {
             "name": name,
             "namespace": self._namespace,
@@ -138,13 +150,11 @@ class RayCluster:
         }
         try:
             if not worker_id:
-                return ray.remote(EmbedderActor).options(**options).remote(self._log_level)
+                return ray.remote(EmbedderActor).options(**options).remote(settings)
             return (
                 ray.remote(AgentWorkerActor)
                 .options(**options)
-                .remote(
-                    self._target, worker_id, self._cache, self._capacity, self._namespace, self._log_level
-                )
+                .remote(self._target, worker_id, self._cache, self._capacity, self._namespace, settings)
             )
         except (ValueError, ray.exceptions.RayError) as error:
             raise ActorGoneError(f"{name} can't be started: {error}") from error

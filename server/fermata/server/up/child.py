@@ -30,6 +30,8 @@ Tell = Callable[[str], None]
 class ChildSpec:
     """What a child is.
 
+    :param title: what people call it.
+    :param ready_text: what they are told when it can be used.
     :param command: made anew for each start; ``{ready_fd}`` stands for the pipe on which it may say that it
         is ready.
     :param ready: waits until it can be used.
@@ -40,6 +42,7 @@ class ChildSpec:
 
     name: str
     title: str
+    ready_text: str
     command: Callable[[], Sequence[str]]
     ready: Ready
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -165,8 +168,8 @@ class Child:
 
     async def _note_ready(self, read_end: int, started: float) -> None:
         await self.spec.ready(self, read_end)
-        again = "again " if self.first_ready.is_set() else ""
-        self._tell(f"{self.spec.title} is {again}up ({time.monotonic() - started:.1f} s)")
+        again = " again" if self.first_ready.is_set() else ""
+        self._tell(f"{self.spec.ready_text}{again} ({time.monotonic() - started:.1f} s)")
         self.first_ready.set()
 
     async def _end_session(self) -> None:

@@ -57,8 +57,8 @@ class Places:
 
     @property
     def ray_started(self) -> Path:
-        """Is there while our Ray cluster can be used; Ray writes it."""
-        return self.ray_temp / "ray_current_cluster"
+        """Is there while our Ray cluster can be used: the controller waits for it."""
+        return self.ray_temp / "started"
 
 
 class Supervisor:
@@ -180,10 +180,11 @@ class Supervisor:
                 command += [flag, str(path)]
         return ChildSpec(
             "server",
-            "server",
+            "the server",
+            "the server is serving",
             lambda: command,
             ready_line,
-            environment=_environment(),
+            environment={**_environment(), "FERMATA_LOG_LEVEL": settings.log_level},
             stop_seconds=settings.drain_seconds,
         )
 
@@ -198,6 +199,7 @@ class Supervisor:
         return ChildSpec(
             "chroma",
             "Chroma",
+            "Chroma is up",
             lambda: command,
             lambda _child, _fd: _until_open("127.0.0.1", self._chroma_port),
             environment=_environment(),
@@ -210,22 +212,15 @@ class Supervisor:
         ensure_token(self._places.ray_token)
         started = self._places.ray_started
 
-        def command() -> list[str]:
-            # Beyond the ports that Ray gives to its workers, 10002 to 19999.
-            dashboard, client = take_port("127.0.0.1", 0), take_port("127.0.0.1", 0)
-            return [
-                *(sys.executable, "-c", "from ray.scripts.scripts import main; main()"),
-                *("start", "--head", "--block", "--node-ip-address", RAY_NODE_IP),
-                *("--port", str(self._ray_port), "--temp-dir", str(self._places.ray_temp)),
-                *("--include-dashboard=false", "--dashboard-port", str(dashboard), "--no-monitor"),
-                *("--ray-client-server-port", str(client), "--disable-usage-stats"),
-                *("--include-log-monitor=false", "--object-store-memory", str(RAY_OBJECT_STORE_BYTES)),
-                *("--log-color", "false", "--log-style", "record"),
-            ]
+        command = [
+            *(sys.executable, "-m", "fermata.server.cluster.head", "--ip", RAY_NODE_IP),
+            *("--port", str(self._ray_port), "--temp", str(self._places.ray_temp)),
+            *("--object-store-bytes", str(RAY_OBJECT_STORE_BYTES), "--ready-fd", "{ready_fd}"),
+        ]
 
-        async def ready(_child: Child, _fd: int) -> None:
-            while not started.exists():
-                await asyncio.sleep(POLL_SECONDS)
+        async def ready(child: Child, read_end: int) -> None:
+            await ready_line(child, read_end)
+            started.touch()
 
         async def after() -> None:
             # A controller can't go on with a cluster that is gone; the next one finds the next.
@@ -234,7 +229,8 @@ class Supervisor:
         return ChildSpec(
             "ray",
             "Ray",
-            command,
+            "Ray is up",
+            lambda: command,
             ready,
             environment=self._ray_environment(),
             before=lambda: started.unlink(missing_ok=True),
@@ -250,7 +246,7 @@ class Supervisor:
             *("--server", self.address, "--token-file", str(self._places.worker_token)),
             *("--workers", str(settings.workers), "--capacity", str(settings.capacity)),
             *("--cache", str(settings.data / "packs-cache"), "--ready-fd", "{ready_fd}"),
-            *("--log-level", settings.log_level),
+            *("--log-level", settings.log_level, "--logs", str(self._places.logs)),
         ]
         if settings.ray_address:
             command += ["--ray-address", settings.ray_address]
@@ -268,7 +264,8 @@ class Supervisor:
                 command += [flag, str(value)]
         return ChildSpec(
             "controller",
-            "workers",
+            "the workers' controller",
+            "a worker is connected",
             lambda: command,
             ready_line,
             environment=_environment() if settings.ray_address else self._ray_environment(),
