@@ -16,6 +16,7 @@ from fermata.agents.planner.meaning import Meaning
 from fermata.agents.planner.names import Name, find_names, fold
 from fermata.agents.planner.quantities import Quantity, find_quantities, ordinal, read_number
 from fermata.agents.planner.settings import DEFAULT
+from fermata.agents.planner.synonyms import heads_of
 from fermata.agents.planner.text import (
     Token,
     content_lemmas,
@@ -43,7 +44,7 @@ _LEADING: Final = frozenset(p for members in VERB_GROUPS.values() for p in membe
 #: Words for a person; names of people fill parameters that are called so.
 PEOPLE: Final = frozenset(
     "person people recipient user assignee employee attendee sender contact owner member colleague customer guest patient driver technician"
-    " operator manager lead to who staff doctor nurse teacher student client author reviewer approver participant invitee addressee receiver"
+    " operator manager lead to who staff crew team doctor nurse teacher student client author reviewer approver participant invitee addressee receiver"
     " teammate whom tenant caller worker engineer".split()
 )
 _FROM: Final = frozenset(
@@ -276,7 +277,8 @@ def _amounts(param: Param, words: Words, others: Sequence[Param]) -> list[Candid
 
 def _amount(param: Param, q: Quantity, words: Words, others: Sequence[Param]) -> Candidate | None:
     unit, value = param.unit, q.value
-    score = 0.45
+    bare_share = q.unit is None and ((unit is not None and unit.dimension == "ratio") or (unit is None and param.schema.get("maximum") == 100))
+    score = 0.3 if bare_share else 0.45
     if (
         q.unit is not None
         and unit is None
@@ -393,7 +395,27 @@ def options(param: Param, words: Words, meaning: Meaning) -> list[Candidate]:
                 )
             ):
                 out.append(Candidate(value, token.start, tokens[i].end, 0.8))
-    return out or _similar(param, values, words, meaning)
+    return out or _synonymous(values, words) or _similar(param, values, words, meaning)
+
+
+def _synonymous(values: Sequence[Any], words: Words) -> list[Candidate]:
+    """Options that a word or short phrase is a general synonym of; a word that fits two options fits none."""
+    tokens, out = words.tokens, []
+    i = 0
+    while i < len(tokens):
+        for width in (4, 3, 2, 1):
+            window = tokens[i : i + width]
+            if len(window) < width or (width == 1 and lemma(window[0].low) in words.vocabulary):
+                continue
+            phrase = " ".join(t.low for t in window)
+            heads = heads_of(phrase) | (heads_of(lemma(phrase)) if width == 1 else frozenset())
+            hits = [v for v in values if heads & {" ".join(split_name(str(v))), *(lemma(w) for w in split_name(str(v)))}]
+            if len(hits) == 1:
+                out.append(Candidate(hits[0], window[0].start, window[-1].end, 0.78))
+                i += width - 1
+                break
+        i += 1
+    return out
 
 
 def _literal(
@@ -571,8 +593,10 @@ def _names(param: Param, words: Words) -> list[Candidate]:
             out.append(_shaped(name.text, param, start, end, 1.0))
         elif name.is_a(nouns):
             out.append(_shaped(name.text, param, start, end, 0.9))
-        elif people and name.text[:1].isupper() and not is_identifier(name.text):
+        elif people and name.text[:1].isupper() and not is_identifier(name.text) and (set(name.kind) & PEOPLE or not set(name.kind) & words.vocabulary):
             out.append(Candidate(name.text, start, end, 0.85))
+    if people and not out:
+        out.extend(_by_role(words))
     if shape is not None:
         for m in re.finditer(rf"(?<![\w-])(?:{shape})(?![\w-])", words.text, re.IGNORECASE):
             text = m.group()
@@ -595,6 +619,20 @@ def _names(param: Param, words: Words) -> list[Candidate]:
         if not people:
             out.append(Candidate(text, start, end, 0.7))
     return out
+
+
+def _by_role(words: Words) -> list[Candidate]:
+    """A person named by role: "the shift lead of the day" where the context lists shift leads with (day) and (night)."""
+    tokens = words.tokens
+    bases = [lemma(t.low) for t in tokens]
+    hits = [n for n in words.names if n.kind and all(k in bases for k in n.kind)]
+    noted = [n for n in hits if any(lemma(w) in bases for note in n.notes for w in note.lower().split())]
+    chosen = noted or hits
+    if len({n.text for n in chosen}) != 1:
+        return []
+    at = tokens[bases.index(chosen[0].kind[0])], tokens[bases.index(chosen[0].kind[-1])]
+    end = max((t.end for t, b in zip(tokens, bases, strict=True) for note in chosen[0].notes if b in note.lower().split() and t.start > at[0].start), default=at[1].end)
+    return [Candidate(chosen[0].text, at[0].start, max(end, at[1].end), 0.85)]
 
 
 def _shaped(text: str, param: Param, start: int, end: int, score: float) -> Candidate:

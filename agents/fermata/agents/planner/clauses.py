@@ -48,6 +48,7 @@ _SEQUENCE: Final = re.compile(
     r"(?:\s*,)?\s+(?:and\s+)?(?P<link>then|after that|afterwards|after which|and finally|finally|followed by|and after that|and afterwards)\s*,?\s+(?=\S+\s+\S+|\S+$)",
     re.IGNORECASE,
 )
+_STATE_FRAGMENT: Final = re.compile(r"^(?:and )?(?:all |the |both |every )*[a-z]+(?: [a-z]+)? (?:on|off|out|up|down|open|shut|closed)(?: please)?\W*$", re.IGNORECASE)
 _TAG: Final = re.compile(r"^(?:please |and )?(?:will|would|can|could|won't) you(?: please)?$|^(?:ok|okay|right|all right|alright|yes|please|thanks)$", re.IGNORECASE)
 _ASKS: Final = re.compile(r"^(?:what|how|which|who|when|where|why|is|are|does|do|did|has|have|can|could|should|would|will|may|any)\b", re.IGNORECASE)
 
@@ -288,6 +289,10 @@ def _conjuncts(
         ):
             continue
         if token.low == "or" and not _imperative(tokens, j, verbs):
+            continue
+        if token.low in (",", ":") and _STATE_FRAGMENT.match(masked[tokens[j].start : end]):
+            out.append((at, token.start, link))
+            at, link = tokens[j].start, "and"
             continue
         if _opens(tokens, j, verbs, comma=token.low == ",", conjunction=kind) or _fragments(tokens, at, i, j):
             out.append((at, token.start, link))

@@ -93,9 +93,9 @@ def fill(
     _assign(out, clause, meaning, banned)
     _texts(out, clause, support)
     _support(out, support, meaning, soft=False)
+    _associated(out, clause, support)
     _assign(out, clause, meaning, banned, soft=True)
     _support(out, support, meaning, soft=True)
-    _associated(out, clause, support)
     _refer(out, clause, memory, meaning)
     _dependencies(out)
     for param in tool.required:

@@ -45,6 +45,7 @@ class Reading:
     excluded: str = ""
 
 
+_LOOKING: Final = re.compile(r"^(?:only|just|i(?:'m| am) (?:only|just)) (?:look(?:ing)?|check(?:ing)?|ask(?:ing)?|curious|wondering)\W*$", re.IGNORECASE)
 _FILLER: Final = re.compile(
     r"^(?:(?:ok(?:ay)?|hm+|hmm|uh|um|oh|ah|well|right|alright|all right|so|now|then|and|also|please|pls|plz|hey|hi|hello|yes|yeah|yep|sure|great|good|thanks|thank you|perfect|fine|"
     r"good morning|morning|sorry|actually|first(?:ly| of all)?|second(?:ly)?|third(?:ly)?|next|finally|lastly|after that|afterwards|but|just|kindly|quickly|again|team|folks|guys|assistant|fermata|maybe now|no worries)\b[\s,:!.-]*)+",
@@ -52,7 +53,7 @@ _FILLER: Final = re.compile(
 )
 _POLITE: Final = re.compile(
     r"^(?:(?:can|could|would|will|might) (?:you|we|one|somebody|someone)(?: (?:please|maybe|perhaps|kindly|just|quickly|possibly|go ahead and|also|then))*"
-    r"|would you (?:mind|be so kind as to|be able to)|(?:do|would) you mind|mind|could (?:i|we) (?:please )?(?:ask|get|trouble) you to|(?:can|could) (?:i|we) (?:please )?(?:have|get|see)(?= )"
+    r"|would you (?:mind|be so kind as to|be able to)|(?:do|would) you mind|mind|could (?:i|we) (?:please )?(?:ask|get|trouble) you to|(?:can|could|may|might) (?:i|we) (?:please )?(?:have|get|see)(?= )"
     r"|i(?:'d| would)? (?:really )?(?:like|love|want|need|appreciate it if|be grateful if|prefer)(?: (?:it if )?you)?(?: (?:to|could|would|can))?(?= )"
     r"|(?:we|you)(?:'d| would)? (?:really )?(?:like|want|need|have|ought|must|got|gotta|will need|are to|better|had better)(?: you)?(?: to)?(?= )|you should|you can(?: now)?|you may(?: now)?|we(?:'d| had) better"
     r"|let's|let us|go ahead and|go and|make sure (?:to|that you|you)|be sure to|see to it that|please|be so kind as to|do me a favou?r and|any chance (?:that )?you (?:could|can)|any chance of|"
@@ -65,9 +66,9 @@ _PROHIBITION: Final = re.compile(
     r"(?:^|\b(?:please|but|and|that you|to|you|we|they|i|it)\s+)(?:do not|don't|dont|don’t|never|avoid|refrain from)\b(?! forget| hesitate| mind)"
     r"|^(?:not |no(?: more| further)? (?=\w+(?:s|ing|ion|ments?)\b))|\b(?:under|in|on) no (?:circumstances?|case|account|condition)\b|\bby no means\b|\bat no (?:time|point)\b"
     r"|\b(?:should|must|may|can|shall|ought|need|would|could|will|might|is|are|be)(?: not|n't|n’t| never)\b|\b(?:cannot|can't|won't|shan't|shouldn't|mustn't|needn't|isn't to|aren't to)\b"
-    r"|\bmust never\b|\b(?:nobody|no one|no-one|none of (?:you|us)|nothing)\b.{0,30}\b(?:is to|are to|may|should|must|shall|gets? to|touch\w*|needs? to)\b"
+    r"|\bmust never\b|\b(?:touch|change|do|move|start|stop|alter|modify|write|send) nothing\b|\b(?:nobody|no one|no-one|none of (?:you|us)|nothing)\b.{0,30}\b(?:is to|are to|may|should|must|shall|gets? to|touch\w*|needs? to)\b"
     r"|\b(?:no need|isn't any need|unnecessary|forbidden|prohibited|not allowed|not permitted|off[- ]limits|out of the question|hands off|no longer|stop short of|steer clear|stay away|keep away|keep your hands)\b"
-    r"|^(?:leave|keep) .*\b(?:alone|as (?:it|they|is|are)|at|on|off|untouched|running|open|closed|where|how|out|in|there|be|intact|unchanged|the way|stopped|locked|going|until|for now|like)\b"
+    r"|^(?:leave|keep) .*\b(?:alone|as (?:it|they|is|are)|at|on|off|untouched|running|open|closed|where|how|out|in|there|be|intact|unchanged|the way|stopped|locked|going|until|for now|like|\w+ing)\b"
     r"|\b(?:hold off|hold your horses|wait with|wait before|not yet|rather not|prefer not|would hate|wouldn't|let's not|let us not|no sense in|against)\b"
     r"|\b(?:must|has to|have to|should|needs? to|shall|is to|are to|will|better) (?:stay|remain|keep|be left|be kept)\b|\b(?:stays?|remains?) (?:as|where|on|off|open|closed|locked|at|up|down|in|put|there|running)\b"
     r"|\b(?:it|that) (?:would|could|might) be (?:wrong|bad|dangerous|a mistake|foolish|silly|a bad idea|risky)\b|\b(?:bad|terrible|awful) idea\b|^no \w+ing\b|\bmay wait\b|\bcan wait\b|\bis to be \w+ (?:only|by)\b|^only .* (?:may|can|should|must)\b",
@@ -105,6 +106,7 @@ _WH: Final = re.compile(
 )
 _NEED: Final = re.compile(
     r"^(?:i|we|you)(?:'d| would| will|'ll)? (?:really |also |just |only |still |now )*(?:need|want|like|love|could use|could do with|must have|have to have|prefer|require|are after|'re after|'m after|am after|fancy)\b(?! to\b| you\b)"
+    r"|\b(?:from now on|effective immediately|as of (?:now|today|tomorrow|next \w+))\b"
     r"|\bwould be (?:lovely|great|nice|good|perfect|wonderful|fine|appreciated|helpful|ideal|enough|best)\b|\b(?:is|are) (?:enough|sufficient|plenty|fine|needed|wanted|required) (?:for|by|on|in)\b|\bwill do (?:for|as)\b|\b(?:is|are) enough for\b",
     re.IGNORECASE,
 )
@@ -114,7 +116,7 @@ _NEEDS_DOING: Final = re.compile(
 )
 _DELEGATION: Final = re.compile(
     r"\b(?:deal with|take care of|sort (?:it|this|that|things)? ?out|handle|fix|see to|look after|attend to|do something about|work through|act on|resolve) (?:it|this|that|them|these|things|the (?:problem|issue|situation|matter|incident|case|fault|alarm))\b"
-    r"|\b(?:follow|run|use|execute|do|apply|go through|work through|start|carry out|perform|stick to|go by|according to|as per|per|as) (?:the |its |our |that |this |your )?(?:\w+[ -]){0,4}(?:runbooks?|procedures?|playbooks?|checklists?|routines?|sops?|steps|instructions|protocols?|guide|manual|drills?)\b"
+    r"|\b(?:follow|run|use|execute|do|apply|go through|go by|work through|start|carry out|observe|respect|keep to|perform|stick to|go by|according to|as per|per|as) (?:the |its |our |that |this |your )?(?:\w+[ -]){0,4}(?:runbooks?|procedures?|playbooks?|checklists?|routines?|sops?|steps|instructions|rules|protocols?|guide|manual|drills?)\b"
     r"|\bwhat the (?:runbook|procedure|playbook|checklist|protocol|manual) says\b|\bthere(?:'s| is) a (?:runbook|procedure|playbook|checklist|routine|protocol)\b|\bas (?:the )?(?:runbook|procedure|playbook|checklist|routine|protocol)s? (?:says?|describes?|tells?|demands?|wants?)\b|\bby the book\b|\bdo what(?:'s| is) (?:needed|necessary|right)\b|\bdo the needful\b|\bplease (?:help|act)\b",
     re.IGNORECASE,
 )  # fmt: skip
@@ -136,11 +138,16 @@ _CAUSATIVE: Final = re.compile(
 )
 
 
+_PERSONS: Final = frozenset("i we he she they you someone somebody everybody everyone nobody".split())
+
+
 @lru_cache(maxsize=1024)
 def read_intent(clause: Clause, verbs: frozenset[str] = frozenset()) -> Reading:
     """Classify `clause`; `verbs` are further base forms that can begin a request."""
     text = clause.text
     masked = mask_quotes(text)
+    if _LOOKING.match(masked.strip()):
+        return Reading(clause, Intent.STATEMENT, text)
     if _CONSENT.match(masked.strip()):
         return Reading(clause, Intent.CONSENT, text)
     if _REFUSAL.match(masked.strip()):
@@ -195,8 +202,9 @@ def read_intent(clause: Clause, verbs: frozenset[str] = frozenset()) -> Reading:
     if second:
         body, inner = body[second.end() :], inner[second.end() :]
     first = _first_word(inner)
-    if polite and asks and re.match(r"^(?:can|could) (?:i|we) ", core, re.IGNORECASE):
-        return Reading(clause, Intent.QUESTION, body, excluded)
+    if polite and asks and re.match(r"^(?:can|could|may|might) (?:i|we) ", core, re.IGNORECASE):
+        wanted = re.search(r"\b(?:have|get)\b.*\b(?:at|to|on|off|for)\b", core, re.IGNORECASE)
+        return Reading(clause, Intent.NEED if wanted else Intent.QUESTION, body, excluded)
     if (
         polite
         and re.match(r"^(?:what about|how about)", core, re.IGNORECASE)
@@ -313,6 +321,8 @@ def _past_tense(core: str) -> bool:
     for i, token in enumerate(tokens[1:], 1):
         low = token.low
         base = lemma(low)
+        if i == 1 and tokens[0].low in _PERSONS and low.endswith("ed"):
+            return True
         past = (low.endswith("ed") and base != low) or (
             low in IRREGULAR
             and IRREGULAR[low] != low

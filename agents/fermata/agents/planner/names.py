@@ -43,7 +43,7 @@ class Name:
 
     def is_a(self, nouns: Iterable[str]) -> bool:
         """Whether the kind is one of `nouns` (base forms)."""
-        return any(related(k, n) for k in self.kind[-1:] for n in nouns)
+        return any(related(k, n) for k in self.kind for n in nouns)
 
 
 @lru_cache(maxsize=128)

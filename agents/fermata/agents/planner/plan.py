@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from fermata.agents.planner.answers import answer
@@ -23,7 +23,7 @@ from fermata.agents.planner.intent import Intent, Reading, read_intent
 from fermata.agents.planner.meaning import Meaning
 from fermata.agents.planner.names import catalogue, names_in_data
 from fermata.agents.planner.quantities import Quantity, find_quantities
-from fermata.agents.planner.ranking import Evidence, is_foreign, rank, tool_verbs, verb_groups, vocabulary
+from fermata.agents.planner.ranking import Evidence, are_opposites, is_foreign, rank, tool_verbs, verb_groups, vocabulary
 from fermata.agents.planner.readings import values_of
 from fermata.agents.planner.runbook import Runbook, find_runbooks, fitting
 from fermata.agents.planner.settings import DEFAULT, Settings
@@ -43,7 +43,9 @@ CONTINUE: Final = re.compile(
     r"^\s*(?:ok(?:ay)?[, ]*)?(?:please )?(?:continue|go on|carry on|proceed|resume|next)\b[^a-z]*(?:please)?\W*$",
     re.IGNORECASE,
 )
+_UNDO: Final = re.compile(r"\b(?:undo|reverse|revert|take back)\b(?: (?:it|that|this|the last \w+))?\s*$|\btake (?:it|that) back\b", re.IGNORECASE)
 _MAX_TAKEN_UP: Final = 3
+_SURE_VERB: Final = 0.4
 
 
 @dataclass(slots=True)
@@ -168,6 +170,7 @@ class Planner:
     def _turn(self, pending: Pending | None) -> Plan:
         text = self._chosen(self.turn.human)
         readings = [read_intent(c, self.verbs) for c in split_clauses(text, self.verbs)]
+        readings = _needs_as_reasons(readings)
         self._forbid(readings)
         if pending is not None:
             resumed = yield from self._resume(pending, text, readings)
@@ -812,7 +815,8 @@ class Planner:
         for w in find_times(body, self.today):
             if w.clock is not None or w.day is not None:
                 low = body[w.start : w.end].lower()
-                if low in ("today", "tonight") or any(a < w.end and w.start < b for a, b in filling.used):
+                placed = w.day is not None and any(w.day.isoformat() in str(v) for v in filling.args.values())
+                if placed or low in ("today", "tonight") or any(a < w.end and w.start < b for a, b in filling.used):
                     continue
                 return body[w.start : w.end]
         for q in find_quantities(body):
@@ -893,7 +897,8 @@ class Planner:
             and len(text.split()) <= 5
             and bool(re.match(r"^(?:and|what about|how about)\b", low))
         )
-        if not (continues or bare or question):
+        undo = bool(_UNDO.search(low))
+        if not (continues or bare or question or undo):
             return None
         earlier = [*reversed(planned)] or [
             (c.name, dict(c.args))
@@ -940,6 +945,22 @@ class Planner:
             return None
         filling.used = used
         return Evidence(filling, {"verb": 1.0, "meaning": 1.0, "opposite": 0.0}, 9.0)
+
+    def _undone(self, low: str, earlier: Sequence[tuple[str, dict[str, Any]]]) -> Evidence | None:
+        """ "Undo that": the tool that does the opposite of the last action, with the same arguments."""
+        if not _UNDO.search(low):
+            return None
+        for name, args in earlier:
+            done = self.tool(name)
+            if done is None or done.reads:
+                continue
+            fits = [t for t in self.tools if not t.reads and all(p.name in args for p in t.required) and are_opposites(done, t)]
+            if len(fits) != 1:
+                return None
+            known = {p.name for p in fits[0].params}
+            filling = Filling(fits[0], args={k: v for k, v in args.items() if k in known})
+            return Evidence(filling, {"verb": 1.0, "meaning": 1.0, "opposite": 0.0}, 9.0)
+        return None
 
     def _pending(self) -> Pending | None:
         """What the last question to the person was about, found by planning that turn again."""
@@ -1088,6 +1109,16 @@ class Planner:
         )
 
 
+def _needs_as_reasons(readings: list[Reading]) -> list[Reading]:
+    """"The cutter needs swapping, put it in for Thursday": the need is the reason for the request behind it."""
+    out = list(readings)
+    for i, (one, other) in enumerate(zip(readings, readings[1:], strict=False)):
+        same = one.clause.sentence == other.clause.sentence and other.intent is Intent.REQUEST
+        if one.intent is Intent.NEED and same and re.search(r"\b(?:needs?|has to|must|is due)\b", one.clause.text, re.IGNORECASE) and re.search(r"\b(?:it|them|that)\b", other.body, re.IGNORECASE):
+            out[i] = replace(one, intent=Intent.STATEMENT)
+    return out
+
+
 def _without_repeats(items: list[Resolved]) -> list[Resolved]:
     """Drop a reading that a later one narrows, and a few bare words beside something that was understood."""
     understood = [i for i in items if i.evidence is not None and i.decision is None]
@@ -1098,7 +1129,7 @@ def _without_repeats(items: list[Resolved]) -> list[Resolved]:
             if any(o is not item and o.filling.tool is item.filling.tool and own < o.filling.args.items() for o in understood):
                 continue
         bare = item.reading.intent is Intent.FRAGMENT and len(item.reading.body.split()) <= 3
-        if understood and bare and item.decision is not None and item.decision.kind == "refuse" and item not in understood:
+        if understood and bare and item.decision is not None and (item.evidence is None or not item.filling.used):
             continue
         out.append(item)
     return out

@@ -34,6 +34,34 @@ _PARTICLES: Final = frozenset(
     {"up", "down", "off", "on", "out", "back", "over", "in", "aside", "away", "again", "round", "around"}
 )
 _OPPOSED: Final = frozenset(OPPOSITES) | frozenset((b, a) for a, b in OPPOSITES)
+#: "tell Rosa that …": what is dictated says nothing about the tool.
+_DICTATED: Final = re.compile(
+    r"^(?P<head>.*?\b(?:tell|notify|inform|message|remind|warn|write|let|alert|text|e?-?mail|post|announce|send|ping|drop|radio|page|call|note)\b.{0,40}?)(?:\bthat\b|\bsaying\b|:)\s", re.IGNORECASE
+)
+_IDIOMS: Final = tuple(
+    (re.compile(pattern, re.IGNORECASE), group)
+    for pattern, group in (
+        (r"\bdrop\b.{1,25}\ba (?:line|note|message|mail)\b", "send"),
+        (r"\bgive\b.{1,30}\ba (?:kick|bounce|restart|reboot|fresh start)\b", "restart"),
+        (r"\bgive\b.{1,25}\ba (?:call|ring|shout|heads[- ]up|ping|buzz|message)\b", "send"),
+        (r"\bput\b.{1,30}\b(?:aside|by|away)\b", "reserve"),
+        (r"\btake\b.{1,30}\boff the (?:books?|list|menu|programme|program|schedule|calendar|roster|board)\b", "withdraw"),
+        (r"\b(?:put|get|add|note)\b.{1,40}\b(?:on|onto|to|into|in|for) (?:the|my|our|a|\w+'s) (?:\w+ )?(?:list|programme|program|schedule|calendar|agenda|diary|roster|books?)\b", "create"),
+        (r"\blet\b.{1,30}\bknow\b", "send"),
+        (r"\b(?:put|bring|get|take)\b.{1,30}\b(?:back )?(?:in|into|to) (?:service|operation|rotation|use)\b", "start"),
+        (r"\b(?:take|pull|get)\b.{1,30}\bout of (?:service|operation|rotation|use)\b", "stop"),
+        (r"\bcall\b.{1,30}\boff\b", "cancel"),
+        (r"\b(?:have|take) (?:a|another) (?:quick |closer )?look\b|\bkeep an eye\b", "read"),
+        (r"\b(?:put|bring|go|take|set|switch)\b.{1,40}\bback\b", "restore"),
+        (r"\b(?:make|get) (?:it|them|the \w+) (?:going|running|moving)\b", "start"),
+        (r"\b(?:bring|take|get)\b.{1,30}\bdown\b", "lower"),
+        (r"\b(?:bring|take|get|turn)\b.{1,30}\bup to\b", "raise"),
+        (r"\bmake\b.{1,30}\b(?:warmer|hotter|brighter|louder|faster|higher|bigger|longer)\b", "raise"),
+        (r"\bmake\b.{1,30}\b(?:cooler|colder|darker|dimmer|quieter|slower|lower|smaller|shorter)\b", "lower"),
+        (r"\bput\b.{1,30}\bon hold\b", "pause"),
+        (r"\bput\b.{1,30}\bout\b", "stop"),
+    )
+)
 _WEAK: Final = frozenset(
     {
         "make",
@@ -97,6 +125,7 @@ def rank(
             "missing": float(min(3, len(filling.missing))),
             "unused": float(min(3, filling.leftover)),
             "reading": _reading(tool, groups, verb, asks),
+            "typed": _typed(filling),
         }
         out.append(Evidence(filling, features, sum(settings.weights[k] * v for k, v in features.items())))
     return sorted(out, key=lambda e: -e.score)
@@ -119,6 +148,10 @@ def mask(words: Words, tools: Sequence[Tool]) -> str:
                 if not any(a < m.end() and m.start() < b for a, b, _ in replaced):
                     replaced.append((m.start(), m.end(), " ".join(param.nouns)))
     text = words.text
+    dictated = _DICTATED.match(text)
+    if dictated:
+        text = text[: dictated.end("head")]
+        replaced = [r for r in replaced if r[1] <= len(text)]
     for start, end, kind in sorted(replaced, reverse=True):
         text = text[:start] + kind + text[end:]
     return text
@@ -127,6 +160,12 @@ def mask(words: Words, tools: Sequence[Tool]) -> str:
 @lru_cache(maxsize=2048)
 def verb_groups(text: str) -> tuple[frozenset[str], str]:
     """(groups of the leading verb with its particle, the verb) of a clause."""
+    idioms = frozenset(group for pattern, group in _IDIOMS if pattern.search(text))
+    groups, verb = _leading_groups(text)
+    return (idioms | (groups if verb not in _WEAK else frozenset()), verb) if idioms else (groups, verb)
+
+
+def _leading_groups(text: str) -> tuple[frozenset[str], str]:
     tokens = [t for t in tokenize(text) if t.is_word]
     for i, token in enumerate(tokens[:4]):
         base = lemma(token.low)
@@ -147,7 +186,7 @@ def verb_groups(text: str) -> tuple[frozenset[str], str]:
             if moving:
                 return _groups_of("start") | _groups_of("resume"), "start"
             if inner and (base in ("let", "have", "make") or "to" in following):
-                return _groups_of(inner), inner
+                return _groups_of(inner) | _groups_of(base), inner
         for width in (3, 2, 1):
             phrase = " ".join([base, *following[:width]])
             found = _groups_of(phrase)
@@ -204,8 +243,18 @@ def tool_verbs(
     return frozenset(main), groups, frozenset(other), frozenset(g for v in other for g in _groups_of(v))
 
 
+@lru_cache(maxsize=1024)
+def _option_groups(tool: Tool) -> frozenset[str]:
+    """Verb groups that a tool's options stand for: a mode that can be "on" or "off" starts and stops."""
+    states = {"on": "start", "off": "stop", "up": "raise", "down": "lower", "enabled": "enable", "disabled": "disable", "closed": "close", "locked": "lock"}
+    words = [w for p in tool.params for v in p.options for w in split_name(str(v))]
+    out = {g for w in words for g in (_groups_of(lemma(w)) | ({states[w]} if w in states else set()))}
+    return frozenset(out | ({"enable", "disable", "open", "close"} if any(p.kind == "boolean" and p.required for p in tool.params) else set()))
+
+
 def _verbs(tool: Tool, groups: frozenset[str], verb: str) -> dict[str, float]:
     main, main_groups, other, other_groups = tool_verbs(tool.name, tool.description)
+    other_groups = other_groups | _option_groups(tool)
     agree = 0.0
     if verb and any(verb == v.split()[0] and (verb not in _WEAK) for v in main):
         agree = 1.0
@@ -230,6 +279,17 @@ def _verbs(tool: Tool, groups: frozenset[str], verb: str) -> dict[str, float]:
         ):
             opposed, agree = 1.0, 0.0
     return {"verb": agree, "opposite": opposed}
+
+
+def are_opposites(one: Tool, other: Tool) -> bool:
+    """Whether two tools undo each other, by their verbs (block and unblock, start and stop)."""
+    a, a_groups, _, _ = tool_verbs(one.name, one.description)
+    b, b_groups, _, _ = tool_verbs(other.name, other.description)
+    for prefix in REVERSING_PREFIXES:
+        if any(x == prefix + y or y == prefix + x for x in a for y in b):
+            return True
+    same_nouns = [lemma(w) for w in one.words[1:]] == [lemma(w) for w in other.words[1:]]
+    return same_nouns and any((x, y) in _OPPOSED for x in a_groups for y in b_groups)
 
 
 @lru_cache(maxsize=64)
@@ -295,6 +355,13 @@ def _coverage(tool: Tool, clause: Words) -> float:
     for name, _, _ in find_names(clause.text, clause.names):
         said.update(name.kind)
     return sum(any(related(n, s) for s in said) for n in nouns) / len(nouns)
+
+
+def _typed(filling: Filling) -> float:
+    """How many words found a place of their own by their form: numbers, days, listed options, known names (up to 4)."""
+    loose = {p.name for p in filling.tool.params if p.kind in ("text", "boolean")}
+    sure = [n for n in (*filling.args, *filling.choices) if n not in loose and n not in filling.weak and n not in filling.referred]
+    return min(4.0, float(len(sure))) / 4
 
 
 def is_foreign(evidence: Evidence, text: str) -> bool:

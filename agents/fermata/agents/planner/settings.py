@@ -27,14 +27,15 @@ class Settings:
             "missing": -0.3,
             "unused": -0.8,
             "reading": 0.75,
+            "typed": 1.0,
         }
     )
     read_floor: float = 2.6
     action_floor: float = 2.9
-    foreign_verb: float = 0.8
+    foreign_verb: float = 0.5
     read_margin: float = 0.0
     action_margin: float = 0.35
-    option_floor: float = 0.42
+    option_floor: float = 0.40
     option_margin: float = 0.06
     resource_floor: float = 0.62
     optional_option_floor: float = 0.60

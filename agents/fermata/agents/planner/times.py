@@ -95,6 +95,11 @@ def _day(lows: list[str], i: int, today: date | None) -> tuple[date | None, str 
         if ahead is not None:
             return _shift(today, ahead[0]), None, ahead[1]
     if low in _WEEKDAY or low.removesuffix("'s") in _WEEKDAY:
+        after = i + 1 + (i + 1 < len(lows) and lows[i + 1] in (",",))
+        after += after < len(lows) and lows[after] == "the"
+        exact = _day_of_month(lows, after, today) if after < len(lows) else None
+        if exact is not None:
+            return exact
         previous = lows[i - 1] if i else ""
         target = _WEEKDAY[low.removesuffix("'s")]
         if today is None:

@@ -141,6 +141,19 @@ VERB_GROUPS: Final[dict[str, tuple[str, ...]]] = {
     "collect": _phrases("collect, pick up, fetch, gather, harvest"),
     "water": _phrases("water, irrigate, soak, sprinkle"),
     "play": _phrases("play, put on, stream"),
+    "deploy": _phrases(
+        "deploy, roll out, ship, release, install, push, publish, put live, push out, go live, upgrade, update"
+    ),
+    "remind": _phrases("remind, nudge, prompt, jog, ping, set a reminder"),
+    "submit": _phrases("submit, hand in, turn in, claim, file, send in, put in, enter"),
+    "reserve": _phrases("reserve, set aside, put aside, hold back, keep back, earmark, save, block, hold, keep, book"),
+    "exclude": _phrases("block, ban, exclude, keep out, keep, prevent, bar, shut out, blacklist"),
+    "delay": _phrases("delay, postpone, put off, push back, hold back, start late, set back, retard"),
+    "withdraw": _phrases("write off, take off, scrap, discard, throw away, remove, withdraw, take out"),
+    "let": _phrases("allow, let, permit, enable, unblock, free"),
+    "transport": _phrases("send, drive, bring, take, dispatch, route, steer, ferry, carry, deliver"),
+    "price": _phrases("charge, price, cost"),
+    "ask": _phrases("ask, request, call for, demand"),
     "evacuate": _phrases("drain, evacuate, empty, clear, vacate, cordon"),
 }
 
@@ -181,6 +194,11 @@ OPPOSITES: Final[tuple[tuple[str, str], ...]] = (
     ("start", "restart"),
     ("stop", "restart"),
     ("extend", "cancel"),
+    ("exclude", "let"),
+    ("exclude", "unlock"),
+    ("reserve", "unlock"),
+    ("deploy", "restore"),
+    ("lock", "let"),
 )
 
 #: Prefixes that turn a verb into its opposite (lock, unlock; cordon, uncordon).
@@ -188,7 +206,30 @@ REVERSING_PREFIXES: Final = ("un", "dis", "de")
 
 #: Common base-form verbs beside those of the groups; used to see where a new clause begins.
 OTHER_VERBS: Final = _words(
-    "accept act advise allow analyse analyze answer append archive ask attach avoid backup balance block brew bring"
+    "roll ship nudge claim evict acquire administer adopt anneal apologise appoint arrange assemble assess award bill blend boil breed"
+    " brief broaden buff bundle burn bury calm caption cast cater chop circulate classify clamp climb clip coat code comb comment compare"
+    " compensate compost condense condition conduct congratulate consult contain contribute cook crop crush curate darken date decant"
+    " decline decorate deduct define deflate dehumidify desk design dial dice digitise direct disable dismantle dispose dissolve"
+    " distribute donate double downsize draft drill drip dub dye eject elect employ empty engage engrave enlarge escort estimate"
+    " evaluate exempt expel express extinguish feature fell fence fertilise fertilize fetch fine fire fit flatten float flood forgive"
+    " forward foster frame fumigate furnish garnish gild glaze glue grade graft grant graze grease grill halve harden hoist host"
+    " humidify identify ignite illuminate impound improve inoculate insulate insure interview introduce invent iron judge"
+    " kick land launch lay lead level lighten line link list lodge loosen lower lure magnify marinate measure melt milk mist moisten"
+    " moor mount navigate nominate normalise notarise nurse obtain occupy offload oil overhaul overtake own paint pair pardon"
+    " paste pave pay peel photograph pickle pilot pipe pitch place plant plough plow plot plug polish pop post pot praise preheat prescribe"
+    " pressurise prick prime prioritise probe produce promise proofread protect prove punch punish purify quench quote race rake"
+    " reassign rebalance rebook recalculate recall recharge recommend recruit recycle refine reform refuel refurbish refuse regrade"
+    " rehearse reheat rehire reimburse reinforce reject relay relight relist relocate remodel render rent repaint repack repay rephrase replant repot"
+    " reprint reroute resend reseal reserve reshelve resize resolve respond restock restrict retain retire retract retrain retune"
+    " return reverse review revive revoke reward rewrite ring rinse ripen rotate sack salt sand sanction scold scrape screen screw"
+    " sculpt seat section seed separate serve sew shade sharpen shave shear shelve shine shoot shovel shred shuffle shut sieve simmer"
+    " sketch slice slide slow smooth soak solder sow spare spill splice sponsor spread sprinkle squeeze stack staff stall staple starch"
+    " stash steam steer sterilise sterilize stitch stock straighten strain strap strengthen stretch strike subscribe substitute"
+    " summon supply suppress surrender survey suspend swab sweeten swipe tape target taste tattoo tax teach tether thaw thin"
+    " tie tilt tint tip toast torch total tow trade trap treat trigger truncate tuck tune twist type undock unfold unhook unload"
+    " unlatch unlink unload unmount unpack unplug unscrew unseal unsubscribe untie unwrap upgrade upload upsize urge vaccinate value"
+    " varnish veto void volunteer vote wager wake warm wax weaken weave weigh weld whip whisk widen wind wipe wire wrap yield zip zoom"
+    " accept act advise allow analyse analyze answer append archive ask attach avoid backup balance block brew bring"
     " bump buy call change channel check choose clip collect come commit compile compress convert cook cool cordon"
     " correct cover create credit cut deal decide declare decrease defrost deploy detach determine dim dip discard"
     " dispense divert do dock document dose draw drive drop dry dump encrypt enrich ensure evacuate exclude expire"
