@@ -12,10 +12,11 @@ import pytest
 from google.protobuf import json_format
 from langgraph.graph import StateGraph
 
+from fermata.agents.inference.embeddings import use_backend
 from fermata.agents.runtime import gate, models
 from fermata.agents.runtime.calls import TrackedExecutor
 from fermata.agents.runtime.frames import FrameStream, socket_pair
-from fermata.agents.runtime.host import Host
+from fermata.agents.runtime.host import Host, run_host
 from fermata.v1 import agent_pb2, run_pb2, worker_pb2
 
 V = worker_pb2
@@ -36,12 +37,15 @@ class Ledger:
         self.events: list[tuple[str, dict[str, Any]]] = []
         self.parks: list[V.Park] = []
         self.finish: V.Finish | None = None
+        self.finishes: dict[str, V.Finish] = {}
+        self.resume_on_park = False
         self.stopped: list[V.HostStopped] = []
         self.deltas: list[run_pb2.TokenDelta] = []
         self.steps: dict[str, V.StepClosed | None] = {}
-        self.checkpoints: dict[str, dict[str, V.CheckpointPut]] = {}
-        self.values: dict[tuple[str, str, str], V.Blob] = {}
-        self.writes: dict[tuple[str, str], dict[str, V.CheckpointWrites]] = {}
+        self.threads: dict[str, str] = {}
+        self.checkpoints: dict[tuple[str, str], dict[str, V.CheckpointPut]] = {}
+        self.values: dict[tuple[str, str, str, str], V.Blob] = {}
+        self.writes: dict[tuple[str, str, str], dict[str, V.CheckpointWrites]] = {}
         self.models: dict[str, V.ModelRecord] = {}
         self.order: list[str] = []
         self.refuse_commits: run_pb2.RunError | None = None
@@ -51,14 +55,14 @@ class Ledger:
         """How often the ledger let the tool start."""
         return sum(entry == f"start {tool}" for entry in self.order)
 
-    def commit(self, commit: V.Commit) -> None:
+    def commit(self, thread: str, commit: V.Commit) -> None:
         for put in commit.checkpoints:
             self.order.append(f"checkpoint {put.namespace}")
-            self.checkpoints.setdefault(put.namespace, {})[put.checkpoint_id] = put
+            self.checkpoints.setdefault((thread, put.namespace), {})[put.checkpoint_id] = put
             for blob in put.channels:
-                self.values[(put.namespace, blob.channel, blob.version)] = blob.value
+                self.values[(thread, put.namespace, blob.channel, blob.version)] = blob.value
         for task in commit.writes:
-            rows = self.writes.setdefault((task.namespace, task.checkpoint_id), {})
+            rows = self.writes.setdefault((thread, task.namespace, task.checkpoint_id), {})
             rows.setdefault(
                 task.task_id, V.CheckpointWrites(task_id=task.task_id, task_path=task.task_path)
             ).writes.extend(task.writes)
@@ -68,27 +72,21 @@ class Ledger:
         for record in commit.models:
             self.models[record.key] = record
 
-    def read(self, query: V.CheckpointQuery) -> V.CheckpointReply:
-        rows = self.checkpoints.get(query.namespace, {})
+    def read(self, thread: str, query: V.CheckpointQuery) -> V.CheckpointReply:
+        rows = self.checkpoints.get((thread, query.namespace), {})
         wanted = [query.checkpoint_id] if query.checkpoint_id else sorted(rows, reverse=True)
         if not query.list:
             wanted = wanted[:1]
         reply = V.CheckpointReply()
-        from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-
         for key in wanted:
-            if key not in rows:
+            if key not in rows or (query.before and key >= query.before):
                 continue
-            put = rows[key]
-            head = JsonPlusSerializer().loads_typed((put.checkpoint.type, put.checkpoint.data))
-            stored = V.StoredCheckpoint(put=put)
+            stored = V.StoredCheckpoint(put=rows[key])
             del stored.put.channels[:]
-            for channel, version in head["channel_versions"].items():
-                if (value := self.values.get((query.namespace, channel, str(version)))) is not None:
-                    stored.put.channels.append(
-                        V.ChannelBlob(channel=channel, version=str(version), value=value)
-                    )
-            stored.writes.extend(self.writes.get((query.namespace, key), {}).values())
+            for channel, version in rows[key].channel_versions.items():
+                if (value := self.values.get((thread, query.namespace, channel, version))) is not None:
+                    stored.put.channels.add(channel=channel, version=version, value=value)
+            stored.writes.extend(self.writes.get((thread, query.namespace, key), {}).values())
             reply.checkpoints.append(stored)
         return reply
 
@@ -160,6 +158,7 @@ class FakeWorker:
         if value is not None:
             assign.input.update(value)
         self.lease = assign.lease
+        self.ledger.threads[assign.lease.run] = assign.thread
         self.stream.send(V.ServerMessage(assign=assign))
 
     def resume(self, answers: dict[str, Any] | None = None) -> None:
@@ -208,7 +207,8 @@ class FakeWorker:
             reply.error.CopyFrom(ledger.refuse_commits)
             self.stream.send(V.ServerMessage(host_reply=reply))
             return
-        ledger.commit(host.commit)
+        thread = ledger.threads.get(host.lease.run, "")
+        ledger.commit(thread, host.commit)
         reply.ack.SetInParent()
         if kind == "ready":
             self.ready.set()
@@ -220,14 +220,18 @@ class FakeWorker:
             ledger.order.append(f"close {run_pb2.StepOutcome.Name(host.step_closed.outcome)[13:]}")
         elif kind == "park":
             ledger.parks.append(host.park)
+            if ledger.resume_on_park:
+                ledger.resume_on_park = False
+                reply.resume.lease.CopyFrom(host.lease)
         elif kind == "finish":
             ledger.finish = host.finish
+            ledger.finishes[host.lease.run] = host.finish
         elif kind == "stopped":
             ledger.stopped.append(host.stopped)
         elif kind == "delta":
             ledger.deltas.append(host.delta)
         elif kind == "checkpoint_query":
-            reply.checkpoints.CopyFrom(ledger.read(host.checkpoint_query))
+            reply.checkpoints.CopyFrom(ledger.read(thread, host.checkpoint_query))
         elif kind == "model_query":
             record = ledger.models.get(host.model_query.key)
             reply.model.SetInParent()
@@ -252,17 +256,21 @@ async def host_of(ledger: Ledger) -> AsyncIterator[Callable[[Any], Any]]:
     tasks: list[asyncio.Task[int]] = []
     workers: list[FakeWorker] = []
 
-    async def start(graph: Any) -> FakeWorker:
+    async def start(graph: Any, *, own_thread: bool = False) -> FakeWorker:
         ours, theirs = socket_pair()
         compiled = graph.compile() if isinstance(graph, StateGraph) else graph
         stream = await FrameStream.open(ours, V.WorkerMessage)
         worker = FakeWorker(ledger, stream)
         workers.append(worker)
-        tasks.append(asyncio.create_task(Host(theirs, compiled).serve()))
+        serving = (
+            asyncio.to_thread(run_host, theirs, compiled) if own_thread else Host(theirs, compiled).serve()
+        )
+        tasks.append(asyncio.create_task(serving))
         await worker.ready.wait()
         return worker
 
     yield start
+    use_backend(None)
     for worker in workers:
         worker.stream.close()
         worker.task.cancel()

@@ -18,6 +18,7 @@ from typing import Any
 
 from google.protobuf import json_format, struct_pb2
 from langchain_core.runnables import RunnableConfig
+from langgraph.checkpoint.serde.types import INTERRUPT
 from langgraph.errors import GraphRecursionError
 from langgraph.pregel import Pregel
 from langgraph.pregel._loop import PregelLoop
@@ -126,6 +127,8 @@ class Execution:
             except HostError as error:
                 await self._finish_failed(error.reason, error.message, error.detail)
             finally:
+                if self._work is not None:
+                    self._work.cancel()
                 if self._flush is not None:
                     self._flush.cancel()
 
@@ -330,12 +333,27 @@ class Execution:
         return _whole_numbers(given)
 
     async def _resumed(self, resume: worker_pb2.Resume) -> Any:
+        if resume.answers:
+            self._per_call |= await self._asked_per_call()
         answers = {
             answer.interrupt_id: self._answer(answer.interrupt_id, json_format.MessageToDict(answer.value))
             for answer in resume.answers
             if answer.interrupt_id != "breakpoint"
         }
         return Command(resume=answers) if answers else None
+
+    async def _asked_per_call(self) -> set[str]:
+        """Pending questions of a middleware that asks for each call, as the checkpoint tells: this host may not have asked them."""
+        latest = await self._saver.aget_tuple({"configurable": {"thread_id": self._run.thread}})
+        return {
+            interrupt.id
+            for _, channel, value in (latest.pending_writes or [] if latest is not None else [])
+            if channel == INTERRUPT
+            for interrupt in (value if isinstance(value, list | tuple) else [value])
+            if isinstance(interrupt, Interrupt)
+            and isinstance(interrupt.value, Mapping)
+            and interrupt.value.get("type") == "tool_approval"
+        }
 
     def _answer(self, interrupt_id: str, value: Any) -> Any:
         """An answer as the graph expects it: a middleware that asks for each call takes one decision instead of a list."""

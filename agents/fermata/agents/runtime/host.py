@@ -42,6 +42,9 @@ EXIT_STUCK = 70
 EXIT_GRAPH_INVALID = 71
 """The graph can't be loaded; stderr says why."""
 
+LEAVE_SECONDS = 0.2
+"""How long runs that are left behind may take to clean up, before the process ends under them."""
+
 GC_THRESHOLDS = (20_000, 50, 1_000)
 """Fewer collections: a run makes many short-lived objects."""
 
@@ -71,6 +74,11 @@ class Host:
         self._wire.post(worker_pb2.HostMessage(ready=worker_pb2.HostReady(pid=os.getpid())))
         code = await self._over
         self._wire.close()
+        tasks = [task for _, _, task in self._executions.values()]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks, timeout=LEAVE_SECONDS)
         return code
 
     # in the wire's thread
