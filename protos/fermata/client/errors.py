@@ -8,11 +8,13 @@ so one ``except FermataError`` is enough.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import grpc
 from google.protobuf.any_pb2 import Any
-from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
 
 STATUS_KEY = "grpc-status-details-bin"
 
@@ -187,16 +189,17 @@ def from_rpc(rpc: grpc.aio.AioRpcError) -> FermataError:
     metadata: dict[str, str] = {}
     violations: tuple[Violation, ...] = ()
     retry_after_seconds: float | None = None
-    for detail in _details(rpc):
-        info = error_details_pb2.ErrorInfo()
-        bad_request = error_details_pb2.BadRequest()
-        retry = error_details_pb2.RetryInfo()
-        if detail.Unpack(info):
-            reason, metadata = info.reason, dict(info.metadata)
-        elif detail.Unpack(bad_request):
-            violations = tuple(Violation(v.field, v.description) for v in bad_request.field_violations)
-        elif detail.Unpack(retry):
-            retry_after_seconds = retry.retry_delay.ToNanoseconds() / 1e9
+    info = error_details_pb2.ErrorInfo()
+    bad_request = error_details_pb2.BadRequest()
+    retry = error_details_pb2.RetryInfo()
+    with contextlib.suppress(DecodeError):
+        for detail in _details(rpc):
+            if detail.Unpack(info):
+                reason, metadata = info.reason, dict(info.metadata)
+            elif detail.Unpack(bad_request):
+                violations = tuple(Violation(v.field, v.description) for v in bad_request.field_violations)
+            elif detail.Unpack(retry):
+                retry_after_seconds = retry.retry_delay.ToNanoseconds() / 1e9
     return _KINDS.get(code, FermataError)(
         message,
         reason=reason,
@@ -211,9 +214,6 @@ def _details(rpc: grpc.aio.AioRpcError) -> list[Any]:
     for key, value in rpc.trailing_metadata() or ():
         if key == STATUS_KEY and isinstance(value, bytes):
             status = status_pb2.Status()
-            try:
-                status.ParseFromString(value)
-            except ValueError:
-                return []
+            status.ParseFromString(value)
             return list(status.details)
     return []
