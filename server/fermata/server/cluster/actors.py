@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import importlib
 import logging
 import os
 from pathlib import Path
@@ -26,13 +27,16 @@ from fermata.server.cluster.target import ServerTarget
 # What only the actors' own processes need is imported in them: the controller has these classes as well, to give them to Ray.
 if TYPE_CHECKING:
     from fermata.agents.inference.batching import BatchingEmbedder
+    from fermata.server.cluster.hosts import Zygote
     from fermata.server.cluster.worker import Worker
+    from fermata.v1.agent_pb2 import AgentSpec
 
 log = logging.getLogger(__name__)
 
 EMBEDDER_WAIT_SECONDS = 10.0
 EMBEDDER_RETRY_SECONDS = 0.1
 FAILED_EXIT_CODE = 70
+_ZYGOTES = "fermata.server.cluster.zygotes"
 
 Refusal = tuple[str, str]
 """Reason and message. An exception would lose its facts on the way through Ray."""
@@ -55,14 +59,13 @@ class AgentWorkerActor:
         log: LogSettings,
     ) -> None:
         from fermata.server.cluster.worker import Worker
-        from fermata.server.cluster.zygotes import start_zygote
 
         log.apply()
         self._target = target
         self._worker: Worker = Worker(
             target,
             cache=cache,
-            start_zygote=start_zygote,
+            start_zygote=_start_zygote,
             embed=EmbedderHandle(namespace),
             capacity=capacity,
             worker_id=worker_id,
@@ -74,8 +77,14 @@ class AgentWorkerActor:
         if self._run is None:
             self._run = asyncio.create_task(self._worker.run())
             self._run.add_done_callback(_end_process)
-            tune_garbage_collection()
+            self._warm = asyncio.create_task(self._warm_up())
         return self._worker.id
+
+    async def _warm_up(self) -> None:
+        """Once it is connected, what the first run will need is imported."""
+        await self._worker.wait_connected()
+        await asyncio.to_thread(importlib.import_module, _ZYGOTES)
+        tune_garbage_collection()
 
     async def target(self) -> ServerTarget:
         """The server that it works for."""
@@ -171,6 +180,15 @@ class EmbedderHandle:
                 await asyncio.sleep(EMBEDDER_RETRY_SECONDS)
             else:
                 return result
+
+
+async def _start_zygote(spec: AgentSpec, folder: Path | None) -> Zygote:
+    """``zygotes.start_zygote``, whose imports take a second: not on the loop, and not before the worker is
+    connected.
+    """
+    zygotes: Any = await asyncio.to_thread(importlib.import_module, _ZYGOTES)
+    zygote: Zygote = await zygotes.start_zygote(spec, folder)
+    return zygote
 
 
 def tune_garbage_collection() -> None:
