@@ -31,8 +31,9 @@ def main() -> int:
         level=os.environ.get("FERMATA_LOG_LEVEL", "INFO").upper(),
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
     )
-    # Alembic tells of every context that it makes; what people need to know is that a migration ran.
-    logging.getLogger("alembic.runtime.plugins").setLevel(logging.WARNING)
+    # They tell of every context and of every request; what people need to know is that a migration ran.
+    for chatty in ("alembic.runtime.plugins", "httpx"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     with _configuration_errors():
         settings = parse_arguments()
         uvloop.run(_serve(settings))

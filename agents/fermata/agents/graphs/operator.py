@@ -18,7 +18,6 @@ import re
 from typing import Annotated, Any, TypedDict
 from uuid import uuid4
 
-from fermata.agents.inference.chat import chat_model
 from langchain_core.documents import Document
 from langchain_core.messages import AIMessage, AnyMessage, SystemMessage, ToolMessage
 from langgraph.graph import END, START, StateGraph
@@ -27,6 +26,7 @@ from langgraph.graph.state import CompiledStateGraph
 from langgraph.prebuilt import ToolNode
 
 from fermata.agents.graphs.verification import checks, deeds_since_last_request, read_back
+from fermata.agents.inference.chat import chat_model
 from fermata.agents.retrieval import FermataRetriever, as_system_text, citations
 from fermata.agents.runtime import context
 
@@ -47,11 +47,12 @@ _CODE = re.compile(r"\b[A-Z]{2,5}(?:-[A-Z0-9]{1,6})+\b|\b[A-Z]{3,4}\b")
 
 
 class State(TypedDict, total=False):
-    """The graph's state: the conversation, what was found, and what was looked up already."""
+    """The graph's state: the conversation, what was found, what was looked up already, and an answer that is not given yet."""
 
     messages: Annotated[list[AnyMessage], add_messages]
     passages: list[Document]
     looked_up: list[str]
+    draft: AIMessage | None
 
 
 def build(model_name: str = "planner") -> CompiledStateGraph[Any, Any, Any, Any]:
@@ -70,7 +71,8 @@ def build(model_name: str = "planner") -> CompiledStateGraph[Any, Any, Any, Any]
         text = f"{instructions}\n\n{as_system_text(state.get('passages', []))}"
         model = chat_model(model_name)
         bound = model.bind_tools(tools) if tools else model
-        return {"messages": [await bound.ainvoke([SystemMessage(text), *state["messages"]])]}
+        reply = await bound.ainvoke([SystemMessage(text), *state["messages"]])
+        return {"messages": [reply], "draft": None} if reply.tool_calls else {"draft": reply}
 
     async def observe(state: State) -> State:
         looked_up = state.get("looked_up", [])
@@ -92,21 +94,18 @@ def build(model_name: str = "planner") -> CompiledStateGraph[Any, Any, Any, Any]
             return {}
         reader, args = wanted
         call = {"name": reader.name, "args": args, "id": f"verify-{uuid4().hex[:12]}"}
-        last = state["messages"][-1]
-        # In place of the answer that was about to be given: the model answers once it has seen the reading.
-        return {
-            "messages": [AIMessage("Reading back whether it had its effect.", id=last.id, tool_calls=[call])]
-        }
+        # The draft is dropped: the model answers once it has seen the reading.
+        reading = AIMessage("Reading back whether it had its effect.", tool_calls=[call])
+        return {"messages": [reading], "draft": None}
 
     async def answer(state: State) -> State:
-        last = state["messages"][-1]
-        text = str(last.text)
+        draft = state["draft"]
+        assert draft is not None
         done = _what_was_done(state["messages"], tools)
-        cited = citations(text, state.get("passages", []))
-        if not done and not cited:
-            return {}
-        content = f"{text}\n\n{done}" if done else text
-        return {"messages": [AIMessage(content, id=last.id, additional_kwargs={"citations": cited})]}
+        content = f"{draft.text}\n\n{done}" if done else str(draft.text)
+        cited = citations(content, state.get("passages", []))
+        kwargs = {**draft.additional_kwargs, "citations": cited}
+        return {"messages": [AIMessage(content, id=draft.id, additional_kwargs=kwargs)], "draft": None}
 
     graph = StateGraph(State)
     graph.add_node("retrieve", retrieve)
@@ -117,10 +116,10 @@ def build(model_name: str = "planner") -> CompiledStateGraph[Any, Any, Any, Any]
     graph.add_node("answer", answer)
     graph.add_edge(START, "retrieve")
     graph.add_edge("retrieve", "plan")
-    graph.add_conditional_edges("plan", _calls_tools, {True: "act", False: "verify"})
+    graph.add_conditional_edges("plan", _has_draft, {True: "verify", False: "act"})
     graph.add_edge("act", "observe")
     graph.add_edge("observe", "plan")
-    graph.add_conditional_edges("verify", _calls_tools, {True: "act", False: "answer"})
+    graph.add_conditional_edges("verify", _has_draft, {True: "answer", False: "act"})
     graph.add_edge("answer", END)
     return graph.compile(name="operator")
 
@@ -130,9 +129,8 @@ def graph() -> CompiledStateGraph[Any, Any, Any, Any]:
     return build()
 
 
-def _calls_tools(state: State) -> bool:
-    last = state["messages"][-1]
-    return isinstance(last, AIMessage) and bool(last.tool_calls)
+def _has_draft(state: State) -> bool:
+    return state.get("draft") is not None
 
 
 def _codes(messages: list[AnyMessage]) -> list[str]:

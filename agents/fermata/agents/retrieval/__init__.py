@@ -5,6 +5,6 @@ a Chroma client in the host, which would need a network address and the right to
 """
 
 from fermata.agents.retrieval.passages import as_system_text, citations
-from fermata.agents.retrieval.retriever import FermataRetriever, RetrievalError
+from fermata.agents.retrieval.retriever import FermataRetriever
 
-__all__ = ["FermataRetriever", "RetrievalError", "as_system_text", "citations"]
+__all__ = ["FermataRetriever", "as_system_text", "citations"]

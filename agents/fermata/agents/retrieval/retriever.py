@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Any
 
 from langchain_core.callbacks import AsyncCallbackManagerForRetrieverRun, CallbackManagerForRetrieverRun
@@ -10,15 +9,8 @@ from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever
 from pydantic import Field
 
-from fermata.agents.runtime.context import current_run
-from fermata.agents.runtime.run import ActiveRun, answer_of
-from fermata.v1 import collection_pb2, worker_pb2
-
-
-class RetrievalError(RuntimeError):
-    """There is nothing to search: the calling code is in no run. ``reason`` is NOT_IN_A_RUN."""
-
-    reason = "NOT_IN_A_RUN"
+from fermata.agents.runtime.services import asearch_documents, search_documents
+from fermata.v1 import collection_pb2
 
 
 class FermataRetriever(BaseRetriever):
@@ -36,33 +28,24 @@ class FermataRetriever(BaseRetriever):
     def _get_relevant_documents(
         self, query: str, *, run_manager: CallbackManagerForRetrieverRun
     ) -> list[Document]:
-        run = _run()
-        return _documents(answer_of(run.send(search=self._request(query)).result()))
+        return _documents(search_documents(self._request(query)))
 
     async def _aget_relevant_documents(
         self, query: str, *, run_manager: AsyncCallbackManagerForRetrieverRun
     ) -> list[Document]:
         """
-        :raises RetrievalError: outside of a run.
+        :raises OutsideOfRunError: outside of a run.
         :raises ServerRefusedError: where the knowledge base is out of reach, with the server's reason.
         """
-        run = _run()
-        return _documents(answer_of(await asyncio.wrap_future(run.send(search=self._request(query)))))
+        return _documents(await asearch_documents(self._request(query)))
 
     def _request(self, query: str) -> collection_pb2.SearchDocumentsRequest:
         return collection_pb2.SearchDocumentsRequest(collections=self.collections, query=query, limit=self.k)
 
 
-def _run() -> ActiveRun:
-    run = current_run.get()
-    if run is None:
-        raise RetrievalError("FermataRetriever searches for a run, and the calling code is in none.")
-    return run
-
-
-def _documents(reply: worker_pb2.HostReply) -> list[Document]:
+def _documents(found: collection_pb2.SearchDocumentsResponse) -> list[Document]:
     documents = []
-    for passage in reply.search.passages:
+    for passage in found.passages:
         metadata: dict[str, Any] = {
             "source": passage.source,
             "heading": passage.heading,

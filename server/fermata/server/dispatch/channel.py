@@ -126,10 +126,12 @@ class Channel:
         body = host.WhichOneof("body")
         if body == "delta":
             self._plane.hub.delta(host.delta)
-        elif body == "search":
-            self._plane.spawn(self._answer_search(host), "search for a run")
-        elif body == "checkpoint_query":
-            self._plane.spawn(self._answer_checkpoints(host), "read a thread's state")
+        elif body in ("search", "checkpoint_query"):
+            if host.commit.ByteSize():
+                # What rides along is committed first, as with every other message; the answer itself needs no transaction.
+                self._write_host(worker_pb2.HostMessage(lease=host.lease, commit=host.commit))
+            answer = self._answer_search if body == "search" else self._answer_checkpoints
+            self._plane.spawn(answer(host), f"{body} for a run")
         else:
             self._write_host(host)
 
