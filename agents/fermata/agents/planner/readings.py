@@ -101,10 +101,10 @@ def _key_unit(path: tuple[str, ...]) -> Unit | None:
     words = split_name(path[-1]) if path else ()
     if not words:
         return None
+    if words[-1] == "s" and len(words) > 2 and (per_second := unit_named("/".join(words[-2:]))):
+        return per_second
     if len(words) > 1 and words[-1] in _SUFFIXES:
         return unit_named(_SUFFIXES[words[-1]])
-    if words[-1] == "s" and len(words) > 2:
-        return unit_named("/".join(words[-2:]))
     for word in reversed(words):
         if len(word) > 2 and unit_named(word):
             return unit_named(word)
