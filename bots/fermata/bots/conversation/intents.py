@@ -129,7 +129,10 @@ def _about_card(text: str, view: Conversation) -> Intent:
         return Decide(card, recovery)
     if card.kind == approval_pb2.APPROVAL_KIND_INPUT and _ACTION_WORDS.get(word) not in ("details", "halt"):
         return Decide(card, approval_pb2.DECISION_ANSWER, value=text)
-    match _ACTION_WORDS.get(word):
+    meant = _ACTION_WORDS.get(word)
+    if card.kind == approval_pb2.APPROVAL_KIND_RECOVERY and meant in ("approve", "edit", "reject"):
+        return Unclear("Say what became of it: happened, again or give up.")
+    match meant:
         case "approve" if not rest:
             return Decide(card, approval_pb2.DECISION_APPROVE)
         case "reject":
