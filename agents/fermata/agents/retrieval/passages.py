@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from html import escape
 from typing import Any
 
 from langchain_core.documents import Document
@@ -28,7 +27,7 @@ def as_system_text(documents: Sequence[Document]) -> str:
             "line": facts.get("line", 0),
             "kind": facts.get("kind", ""),
         }
-        tag = " ".join(f'{name}="{escape(str(value))}"' for name, value in attributes.items())
+        tag = " ".join(f'{name}="{_quoted(str(value))}"' for name, value in attributes.items())
         blocks.append(f"<passage {tag}>\n{_TAG.sub('&lt;', document.page_content)}\n</passage>")
     return "\n".join(blocks)
 
@@ -47,3 +46,8 @@ def citations(answer: str, documents: Sequence[Document]) -> list[dict[str, Any]
                 "line": facts.get("line", 0),
             }
     return list(cited.values())
+
+
+def _quoted(value: str) -> str:
+    """An attribute's value that can't end its quotes or its tag's line; everything else stays as people read it."""
+    return " ".join(value.replace('"', "'").replace("<", "(").split())
