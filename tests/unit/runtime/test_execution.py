@@ -277,7 +277,7 @@ async def test_a_second_host_goes_on_where_the_first_one_died(host_of: Any, ledg
     finish = await second.finished()
     assert finish.answer == "because!"
     assert CALLS == ["first", "model", "a1", "b2"]
-    assert [gate.step for gate in ledger.gates][0] == [gate.step for gate in ledger.gates][2]
+    assert ledger.gates[0].step == ledger.gates[2].step
 
 
 async def test_a_run_that_never_committed_begins_anew_with_its_input(host_of: Any, ledger: Any) -> None:
@@ -321,7 +321,6 @@ async def test_runs_beside_each_other_in_one_host_do_not_mix(host_of: Any, ledge
         return {"messages": [AIMessage(await move.ainvoke({"axis": said}))]}
 
     worker = await host_of(chain(act))
-    finishes = []
     for name in ("a", "b"):
         await worker.assign(
             {"messages": [{"role": "user", "content": name}]},

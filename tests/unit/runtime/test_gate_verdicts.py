@@ -1,4 +1,5 @@
-"""What becomes of a call: refused, edited, failed, too large, too slow, stopped; and of the same call in a second execution."""
+"""What becomes of a call: refused, edited, failed, too large, too slow, stopped; and of the same call in a second
+execution."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from langgraph.prebuilt import InjectedState, ToolNode, ToolRuntime
 from langgraph.types import Command, RetryPolicy, Send
 
 from fermata.agents.runtime import context
+from fermata.agents.runtime.errors import CallRefused
 from fermata.v1 import agent_pb2, run_pb2, worker_pb2
 
 CALLS: list[Any] = []
@@ -64,7 +66,8 @@ def tool_graph(*calls: dict[str, Any], tools: list[Any], **options: Any) -> Stat
 
 
 def last(finish: worker_pb2.Finish) -> Any:
-    return finish.output["messages"][-1]
+    messages: Any = finish.output["messages"]
+    return messages[len(messages) - 1]
 
 
 async def test_a_refused_call_is_answered_to_the_model(host_of: Any, ledger: Any) -> None:
@@ -79,7 +82,7 @@ async def test_a_refused_call_is_answered_to_the_model(host_of: Any, ledger: Any
 
 async def test_a_refused_call_inside_a_node_raises_with_its_reason(host_of: Any, ledger: Any) -> None:
     async def act(state: MessagesState) -> dict[str, Any]:
-        with pytest.raises(ToolException) as refused:
+        with pytest.raises(CallRefused) as refused:
             await move.ainvoke({"axis": "x"})
         return {"messages": [AIMessage(refused.value.reason)]}
 
@@ -410,8 +413,7 @@ async def test_a_call_from_a_bare_thread_belongs_to_the_only_run(host_of: Any, l
         said: list[str] = []
         thread = threading.Thread(target=lambda: said.append(smove.invoke({"axis": "x"})))
         thread.start()
-        while thread.is_alive():
-            await asyncio.sleep(0.005)
+        await asyncio.to_thread(thread.join)
         return {"messages": [AIMessage(said[0])]}
 
     worker = await host_of(node_graph(act))
@@ -441,7 +443,7 @@ async def test_a_tool_inside_a_tool_asks_without_waiting_for_itself(host_of: Any
     @tool
     async def outer() -> str:
         """Calls another."""
-        return await move.ainvoke({"axis": "z"})
+        return str(await move.ainvoke({"axis": "z"}))
 
     ledger.policy = {"move": "ask"}
     worker = await host_of(tool_graph(call("outer", 1), call("smove", 2, axis="s"), tools=[outer, smove]))

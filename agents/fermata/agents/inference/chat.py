@@ -1,7 +1,8 @@
 """Chat models by name: the one line by which a graph stays free of a provider.
 
-``chat_model("planner")`` looks the name up in the agent file's ``models`` and makes the model that stands there: ``fermata:planner`` needs
-nothing, everything else is LangChain's ``provider:model``. A name that the agent file does not list stands for itself.
+``chat_model("planner")`` looks the name up in the agent file's ``models`` and makes the model that stands there:
+``fermata:planner`` needs nothing, everything else is LangChain's ``provider:model``. A name that the agent file does
+not list stands for itself.
 """
 
 from __future__ import annotations

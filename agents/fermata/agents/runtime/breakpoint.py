@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from fermata.agents.runtime.run import ActiveRun
 
 
-class HoldPoint(Sequence[str]):
-    """Stands where LangGraph takes the names of nodes to interrupt before. Contains every node while the run is to be held, and
-    always those that the graph itself was compiled with.
+class HoldPoint(list[str]):
+    """Stands where LangGraph takes the names of nodes to interrupt before. Contains every node while the run is to be
+    held, and always those that the graph itself was compiled with.
 
     :param compiled: what the graph was compiled with: names, or ``*``.
     """
 
     def __init__(self, run: ActiveRun, compiled: Sequence[str] | str) -> None:
+        super().__init__(compiled)
         self._run = run
         self._compiled = compiled
         self.held_by = ""
@@ -28,12 +29,3 @@ class HoldPoint(Sequence[str]):
 
     def __bool__(self) -> bool:
         return True
-
-    def __len__(self) -> int:
-        return len(self._compiled)
-
-    def __getitem__(self, index: int | slice) -> str:  # type: ignore[override]
-        return self._compiled[index]  # type: ignore[return-value]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._compiled)

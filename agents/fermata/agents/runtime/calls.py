@@ -1,7 +1,8 @@
 """Calls of a run that are under way, and when they are all over.
 
-A run parks only when the calls beside the one that asks are closed, and a halt is answered only when nothing of the run moves: neither a gated
-call nor a thread that was started for it. asyncio would forget both: an orphan of ``gather``, and the thread behind a cancelled ``await``.
+A run parks only when the calls beside the one that asks are closed, and a halt is answered only when nothing of the run
+moves: neither a gated call nor a thread that was started for it. asyncio would forget both: an orphan of ``gather``,
+and the thread behind a cancelled ``await``.
 """
 
 from __future__ import annotations
@@ -16,12 +17,14 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MAX_THREADS = 64
-"""Threads for sync nodes and tools of one host. Threads that wait for a gate cost little; too few would stall sync tools of sync tools."""
+"""Threads for sync nodes and tools of one host. Threads that wait for a gate cost little; too few would stall sync
+tools of sync tools."""
 
 
 @dataclass(eq=False)
 class Call:
-    """A gated call from its gate to its end. ``scope`` is the LangGraph task that makes it; ``parent`` the call that it is made in."""
+    """A gated call from its gate to its end. ``scope`` is the LangGraph task that makes it; ``parent`` the call that it
+    is made in."""
 
     step: str
     scope: str
@@ -108,7 +111,8 @@ class Activity:
 class TrackedExecutor(ThreadPoolExecutor):
     """The event loop's default executor: tells of work, from the moment it is submitted until it is done.
 
-    :param began: called in the submitting context, before the work begins; may return what is to be called with the work's future.
+    :param began: called in the submitting context, before the work begins; may return what is to be called with the
+        work's future.
     """
 
     def __init__(self, began: Callable[[], Callable[[Future[Any]], None] | None]) -> None:

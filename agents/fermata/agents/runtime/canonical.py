@@ -1,6 +1,7 @@
 """Values as canonical JSON, and digests over it (RFC 8785, SHA-256).
 
-A digest must be the same in every execution of a task, so whatever has no stable content (a connection, a store) counts by its type alone.
+A digest must be the same in every execution of a task, so whatever has no stable content (a connection, a store) counts
+by its type alone.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import rfc8785
 from langchain_core.messages import BaseMessage
 from pydantic import BaseModel
 
-Json: TypeAlias = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
+Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | None
 
 MAX_SAFE_INTEGER = 2**53 - 1
 """Largest integer that JSON's numbers carry exactly; larger ones become decimal strings."""
@@ -93,12 +94,12 @@ def jsonable(value: Any, *, strict: bool = False, path: str = "") -> Json:
 
 def canonical(value: Json) -> str:
     """RFC 8785's one text for a JSON value."""
-    return rfc8785.dumps(value).decode()  # type: ignore[arg-type]
+    return rfc8785.dumps(value).decode()
 
 
 def digest(value: Json) -> str:
     """SHA-256 over the canonical text, in hex."""
-    return hashlib.sha256(rfc8785.dumps(value)).hexdigest()  # type: ignore[arg-type]
+    return hashlib.sha256(rfc8785.dumps(value)).hexdigest()
 
 
 def _sort_key(value: Json) -> str:

@@ -1,10 +1,11 @@
 """LangGraph's checkpointer over the host's socket: a run's latest state in memory, and what is new as one commit.
 
-``put`` and ``put_writes`` only buffer: LangGraph ignores what they return, and the gate, park and finish messages take the buffer along in
-their own transaction, which makes a tool's task durable before its effect. A timer flushes what no message takes. Reads come from memory
-where this host wrote, and from the server where it did not. Memory holds the bytes that were committed, not the objects: a node that changed
-its state in place and is executed again after an approval must find what was stored, or its calls would get other digests. Threads other than the run's own (a graph that a node calls with a thread of its
-own) live in memory alone.
+``put`` and ``put_writes`` only buffer: LangGraph ignores what they return, and the gate, park and finish messages take
+the buffer along in their own transaction, which makes a tool's task durable before its effect. A timer flushes what no
+message takes. Reads come from memory where this host wrote, and from the server where it did not. Memory holds the
+bytes that were committed, not the objects: a node that changed its state in place and is executed again after an
+approval must find what was stored, or its calls would get other digests. Threads other than the run's own (a graph that
+a node calls with a thread of its own) live in memory alone.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import threading
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeAlias, cast
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.base import (
@@ -44,6 +45,9 @@ TASK_SEPARATOR = ":"
 _KEPT = 2
 """Checkpoints of a namespace that stay in memory: the latest, and its parent while its tasks still write."""
 
+Rows: TypeAlias = list[CheckpointTuple]
+"""Needs a name of its own: the checkpointer has a method ``list``."""
+
 _EMPTY = "empty"
 """Type tag of a channel that has a version and no value."""
 
@@ -56,7 +60,8 @@ class UnsupportedError(HostError):
 
 @dataclass
 class _Stored:
-    """A checkpoint: its head, its channels' bytes, and its pending writes by (task, index) as (channel, bytes, task path)."""
+    """A checkpoint: its head, its channels' bytes, and its pending writes by (task, index) as (channel, bytes, task
+    path)."""
 
     head: dict[str, Any]
     metadata: CheckpointMetadata
@@ -69,7 +74,8 @@ class ChannelCheckpointSaver(BaseCheckpointSaver[str]):
     """The checkpointer of one run.
 
     :param run: its run; commits go through it.
-    :param fresh: True where this run has never been executed: namespaces of its tasks then hold nothing that isn't in memory.
+    :param fresh: True where this run has never been executed: namespaces of its tasks then hold nothing that isn't in
+        memory.
     """
 
     def __init__(self, run: ActiveRun, *, fresh: bool) -> None:
@@ -257,7 +263,8 @@ class ChannelCheckpointSaver(BaseCheckpointSaver[str]):
         self.delete_thread(thread_id)
 
     def get_next_version(self, current: str | None, channel: None) -> str:
-        """Versions that sort as text: a counter of 32 digits, and a random part, for a thread that was rolled back counts anew."""
+        """Versions that sort as text: a counter of 32 digits, and a random part, for a thread that was rolled back
+        counts anew."""
         return f"{(int(current.split('.')[0]) if current else 0) + 1:032}.{secrets.token_hex(8)}"
 
     # memory
@@ -308,9 +315,7 @@ class ChannelCheckpointSaver(BaseCheckpointSaver[str]):
             )
         )
 
-    def _list_memory(
-        self, config: RunnableConfig | None, before: RunnableConfig | None
-    ) -> list[CheckpointTuple]:
+    def _list_memory(self, config: RunnableConfig | None, before: RunnableConfig | None) -> Rows:
         assert config is not None
         thread, namespace, _ = _address(config)
         bound = get_checkpoint_id(before) if before else None
@@ -319,7 +324,7 @@ class ChannelCheckpointSaver(BaseCheckpointSaver[str]):
             ids = sorted((key for key in rows if bound is None or key < bound), reverse=True)
             return [self._tuple(thread, namespace, rows[key]) for key in ids]
 
-    def _tuples(self, reply: worker_pb2.HostReply) -> list[CheckpointTuple]:
+    def _tuples(self, reply: worker_pb2.HostReply) -> Rows:
         return [
             self._tuple(self._run.thread, row.put.namespace, self._load(row))
             for row in reply.checkpoints.checkpoints
@@ -404,9 +409,7 @@ def _head(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _cut(
-    rows: Sequence[CheckpointTuple], wanted: dict[str, Any] | None, limit: int | None
-) -> list[CheckpointTuple]:
+def _cut(rows: Sequence[CheckpointTuple], wanted: dict[str, Any] | None, limit: int | None) -> Rows:
     kept = [
         row
         for row in rows

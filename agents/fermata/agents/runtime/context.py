@@ -1,7 +1,7 @@
 """What code inside a run may ask: which run it is, and the idempotency key of the tool call that it is in.
 
-Context variables follow ``await`` and LangGraph's threads. A thread that user code starts by itself has no context; in a host with one run it
-is counted to that run, in a host with several a tool call from it is refused.
+Context variables follow ``await`` and LangGraph's threads. A thread that user code starts by itself has no context; in
+a host with one run it is counted to that run, in a host with several a tool call from it is refused.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""The control socket between a worker and a zygote: JSON objects behind a length of 4 bytes, with file descriptors beside them."""
+"""The control socket between a worker and a zygote: JSON objects behind a length of 4 bytes, with file descriptors
+beside them."""
 
 from __future__ import annotations
 

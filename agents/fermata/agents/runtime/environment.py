@@ -1,6 +1,7 @@
 """What a run host finds in its environment: nothing of Fermata's or Ray's, what the agent file sets, and its secrets.
 
-Secrets are references (``env:NAME``, ``file:/path``) until this moment, on the worker's machine. Their values are never logged.
+Secrets are references (``env:NAME``, ``file:/path``) until this moment, on the worker's machine. Their values are never
+logged.
 """
 
 from __future__ import annotations

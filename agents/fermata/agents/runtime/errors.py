@@ -111,7 +111,8 @@ class ToolTimeout(ToolException):
 
 
 class ToolResultRefused(ToolException):
-    """A tool returned what can't be kept: TOOL_RESULT_TOO_LARGE or TOOL_RESULT_NOT_SERIALIZABLE. Its effect has happened."""
+    """A tool returned what can't be kept: TOOL_RESULT_TOO_LARGE or TOOL_RESULT_NOT_SERIALIZABLE. Its effect has
+    happened."""
 
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
@@ -119,8 +120,8 @@ class ToolResultRefused(ToolException):
 
 
 class RunStopped(asyncio.CancelledError):
-    """The run must not go on here: a halt covers it, or its lease is gone. A ``CancelledError``, and so a ``BaseException``:
-    neither a ToolNode's error handling nor an agent's ``except Exception`` can swallow it."""
+    """The run must not go on here: a halt covers it, or its lease is gone. A ``CancelledError``, and so a
+    ``BaseException``: neither a ToolNode's error handling nor an agent's ``except Exception`` can swallow it."""
 
     def __init__(self, cause: str) -> None:
         super().__init__(cause)

@@ -1,7 +1,8 @@
 """One run in a host: from its input to Park or Finish, and on from a Resume.
 
-A graph is entered once per execution: with its input, with ``Command(resume=...)`` where a person answered the graph's own interrupts, else with
-None. What our gate asks is never answered by a resume value: the next execution comes upon the same step and reads its decision there.
+A graph is entered once per execution: with its input, with ``Command(resume=...)`` where a person answered the graph's
+own interrupts, else with None. What our gate asks is never answered by a resume value: the next execution comes upon
+the same step and reads its decision there.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ DETAIL_BYTES = 8192
 """Where a traceback is cut; its end says what happened, so its beginning goes."""
 
 STUCK_SECONDS = 5.0
-"""How long a run that ends with an error waits for calls that can't be cancelled, before it leaves them to the end of the process."""
+"""How long a run that ends with an error waits for calls that can't be cancelled, before it leaves them to the end of
+the process."""
 
 DEFAULT_SUPER_STEPS = 100
 """LangGraph's recursion limit where the revision sets none."""
@@ -80,9 +82,10 @@ class _Written:
         """As a future's."""
 
 
-# LangGraph 1.2 hands durability "sync" on to nested graphs and then waits for a checkpoint that one compiled with checkpointer=False never
-# writes (AttributeError: _put_checkpoint_fut). Such a graph finds this one instead; every other loop sets its own.
-PregelLoop._put_checkpoint_fut = _Written()  # type: ignore[attr-defined]
+# LangGraph 1.2 hands durability "sync" on to nested graphs and then waits for a checkpoint that one compiled with
+# checkpointer=False never writes (AttributeError: _put_checkpoint_fut). Such a graph finds this one instead; every
+# other loop sets its own.
+PregelLoop._put_checkpoint_fut = _Written()  # type: ignore[assignment]
 
 
 class Execution:
@@ -110,7 +113,7 @@ class Execution:
         """True where a thread of the run could not be stopped: only the end of the process ends it."""
         run.loop_thread = threading.get_ident()
         run.keeps = self._saver.knows
-        run.on_stop = lambda: self._loop.call_soon_threadsafe(self._cancel)
+        run.on_stop = self._stopped
         run.on_buffered = self._buffered
 
     async def serve(self, assign: worker_pb2.Assign) -> None:
@@ -137,8 +140,8 @@ class Execution:
         self._resume.put_nowait(resume)
 
     async def halted(self) -> bool:
-        """After a stop: True when nothing of the run moves any more and all that it did is committed; never returns while
-        something still moves."""
+        """After a stop: True when nothing of the run moves any more and all that it did is committed; never returns
+        while something still moves."""
         if self._work is not None:
             await asyncio.wait([self._work])
         await asyncio.wrap_future(self._run.activity.idle())
@@ -343,7 +346,8 @@ class Execution:
         return Command(resume=answers) if answers else None
 
     async def _asked_per_call(self) -> set[str]:
-        """Pending questions of a middleware that asks for each call, as the checkpoint tells: this host may not have asked them."""
+        """Pending questions of a middleware that asks for each call, as the checkpoint tells: this host may not have
+        asked them."""
         latest = await self._saver.aget_tuple({"configurable": {"thread_id": self._run.thread}})
         return {
             interrupt.id
@@ -378,6 +382,9 @@ class Execution:
     def _time_left(self) -> float | None:
         limit = self._wall_time()
         return max(limit - self._spent_seconds, 0.0) if limit else None
+
+    def _stopped(self) -> None:
+        self._loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
         if self._work is not None and not self._work.done() and self._run.stop_cause != "RUN_TIMEOUT":

@@ -1,8 +1,8 @@
 """Frames between a worker and its run hosts: a length of 4 bytes, big endian, and a protobuf message of that size.
 
-To a host go ``ServerMessage`` frames (assign, resume, stop, host_reply), from it come ``WorkerMessage`` frames (host). The worker's end is
-asyncio (``FrameStream``), the host's end blocks (``FrameSocket``): a host must be able to send and to wait in any thread, also while user
-code blocks its event loop.
+To a host go ``ServerMessage`` frames (assign, resume, stop, host_reply), from it come ``WorkerMessage`` frames (host).
+The worker's end is asyncio (``FrameStream``), the host's end blocks (``FrameSocket``): a host must be able to send and
+to wait in any thread, also while user code blocks its event loop.
 """
 
 from __future__ import annotations

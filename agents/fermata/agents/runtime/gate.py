@@ -1,18 +1,23 @@
 """The gate: no tool call of a run starts before the server has said so, and the start is on record by then.
 
-It sits at ``BaseTool.run`` and ``BaseTool.arun``, and at every override of them, so ToolNodes, tools called inside a node and
-nested graphs all pass it. It is installed once per process; outside of a run tools behave as ever.
+It sits at ``BaseTool.run`` and ``BaseTool.arun``, and at every override of them, so ToolNodes, tools called inside a
+node and nested graphs all pass it. It is installed once per process; outside of a run tools behave as ever.
 
-- A call is identified by a step key: thread, checkpoint namespace and task, tool, digest, and an ordinal among the calls of this tool with
-  this digest in the task. The digest is over revision, tool, validated arguments with defaults, and injected state. What LangGraph would
-  number anew after a crash (a nested graph without a checkpointer) and the model's tool_call_id are left out of the key.
-- PROCEED: the latch of this process is looked at and the call dispatched without a point in between at which the event loop could turn.
-- ASK raises LangGraph's ``GraphInterrupt`` once the task's other calls are closed, so that none is left behind as an orphan of ``gather``.
-- A call that interrupts by itself (``interrupt()`` in a tool) is given back as NOT_STARTED: LangGraph executes it again from its beginning.
-- A time limit cancels async tools. A sync tool can't be cancelled: the agent gets TOOL_TIMEOUT, the step is on record as FAILED, and the
-  thread keeps the host from answering a halt, so its process is killed at a halt and, at the latest, when the run ends.
-- A default that is made anew for every validation (``default_factory``) gives every execution another digest: such a call can't be approved
-  ahead. Give the value in the call instead.
+- A call is identified by a step key: thread, checkpoint namespace and task, tool, digest, and an ordinal among the
+  calls of this tool with this digest in the task. The digest is over revision, tool, validated arguments with defaults,
+  and injected state. What LangGraph would number anew after a crash (a nested graph without a checkpointer) and the
+  model's tool_call_id are left out of the key.
+- PROCEED: the latch of this process is looked at and the call dispatched without a point in between at which the event
+  loop could turn.
+- ASK raises LangGraph's ``GraphInterrupt`` once the task's other calls are closed, so that none is left behind as an
+  orphan of ``gather``.
+- A call that interrupts by itself (``interrupt()`` in a tool) is given back as NOT_STARTED: LangGraph executes it again
+  from its beginning.
+- A time limit cancels async tools. A sync tool can't be cancelled: the agent gets TOOL_TIMEOUT, the step is on record
+  as FAILED, and the thread keeps the host from answering a halt, so its process is killed at a halt and, at the latest,
+  when the run ends.
+- A default that is made anew for every validation (``default_factory``) gives every execution another digest: such a
+  call can't be approved ahead. Give the value in the call instead.
 """
 
 from __future__ import annotations
@@ -45,11 +50,12 @@ _MARK = "__fermata_gated__"
 
 
 def install() -> None:
-    """Put the gate before every tool of this process, of classes that exist and of classes to come. A second call changes nothing."""
+    """Put the gate before every tool of this process, of classes that exist and of classes to come. A second call
+    changes nothing."""
     if _installed.is_set():
         return
     _installed.set()
-    for cls in _with_subclasses(BaseTool):
+    for cls in _with_subclasses(BaseTool):  # type: ignore[type-abstract]
         _gate_class(cls)
     original = BaseTool.__dict__["__init_subclass__"].__func__
 
@@ -57,7 +63,7 @@ def install() -> None:
         original(cls, **kwargs)
         _gate_class(cls)
 
-    BaseTool.__init_subclass__ = classmethod(gate_new)  # type: ignore[assignment]
+    BaseTool.__init_subclass__ = classmethod(gate_new)  # type: ignore[assignment, arg-type]
 
 
 @contextmanager
@@ -76,7 +82,8 @@ def serving(run: ActiveRun) -> Iterator[None]:
 def run_of_context(tool: str) -> ActiveRun | None:
     """The run to which a call from the present context belongs; None outside of any.
 
-    :raises CallRefused: RUN_UNKNOWN, where the process has several runs and the context, that of a bare thread, belongs to none.
+    :raises CallRefused: RUN_UNKNOWN, where the process has several runs and the context, that of a bare thread, belongs
+        to none.
     """
     if (run := current_run.get()) is not None:
         return run
@@ -84,7 +91,8 @@ def run_of_context(tool: str) -> ActiveRun | None:
     if len(others) > 1:
         raise CallRefused(
             "RUN_UNKNOWN",
-            f"{tool} was called in a thread that belongs to no run. Start threads with the context of the node: contextvars.copy_context().run(...).",
+            f"{tool} was called in a thread that belongs to no run. Start threads with the context of the node: "
+            "contextvars.copy_context().run(...).",
         )
     return others[0] if others else None
 
@@ -99,7 +107,7 @@ def _gate_class(cls: type[BaseTool]) -> None:
     if (run := cls.__dict__.get("run")) is not None and not hasattr(run, _MARK):
         cls.run = _gated_run(cls, run)  # type: ignore[method-assign]
     if (arun := cls.__dict__.get("arun")) is not None and not hasattr(arun, _MARK):
-        cls.arun = _gated_arun(cls, arun)  # type: ignore[method-assign]
+        cls.arun = _gated_arun(cls, arun)  # type: ignore[method-assign, assignment]
 
 
 def _gated_run(cls: type[BaseTool], original: Callable[..., Any]) -> Callable[..., Any]:
@@ -136,7 +144,8 @@ def _gated_arun(
 
 @contextmanager
 def _passing(tool: BaseTool, cls: type[BaseTool]) -> Iterator[None]:
-    """Let an override call its parent's method, and nothing further: what ``BaseTool``'s own body calls meets the gate again."""
+    """Let an override call its parent's method, and nothing further: what ``BaseTool``'s own body calls meets the gate
+    again."""
     token = _inner.set(None if cls is BaseTool else tool)
     try:
         yield
@@ -248,8 +257,8 @@ async def _call_async(
 
 
 def _close_with_threads(call: GatedCall, running: RunningCall, error: asyncio.CancelledError) -> None:
-    """Report a cancelled call: now, or when the thread is done in which its work goes on all the same. Whoever waits for the run to
-    be idle waits for that."""
+    """Report a cancelled call: now, or when the thread is done in which its work goes on all the same. Whoever waits
+    for the run to be idle waits for that."""
     threads = [thread for thread in running.threads if not thread.done()]
     if not threads:
         call.failed(error)
@@ -285,7 +294,8 @@ def _without_call(owner: ActiveRun, call: GatedCall, answer: worker_pb2.GateAnsw
 
 
 HALTED = "HALTED"
-"""The reason of a STOP that ends the run here and now. Every other STOP parks it; under a halt the stop itself is under way."""
+"""The reason of a STOP that ends the run here and now. Every other STOP parks it; under a halt the stop itself is under
+way."""
 
 LATCH_ID = "latch:"
 """Begins the ids of interrupts that are holds."""
@@ -294,7 +304,8 @@ LATCH_ID = "latch:"
 def granted(
     owner: ActiveRun, asking: concurrent.futures.Future[worker_pb2.HostReply]
 ) -> worker_pb2.HostReply:
-    """The server's answer. A refusal, or a worker that is gone, stops the run and is no error that an agent could handle."""
+    """The server's answer. A refusal, or a worker that is gone, stops the run and is no error that an agent could
+    handle."""
     try:
         return answer_of(asking.result())
     except HostError as error:
@@ -303,7 +314,8 @@ def granted(
 
 
 async def done(future: concurrent.futures.Future[Any]) -> None:
-    """Wait for the future. Unlike with ``asyncio.wrap_future``, a cancelled wait leaves it as it is, for others to look at."""
+    """Wait for the future. Unlike with ``asyncio.wrap_future``, a cancelled wait leaves it as it is, for others to look
+    at."""
     if future.done():
         return
     loop = asyncio.get_running_loop()
@@ -317,7 +329,8 @@ async def done(future: concurrent.futures.Future[Any]) -> None:
 
 
 def follow_threads() -> Callable[[concurrent.futures.Future[Any]], None] | None:
-    """For ``TrackedExecutor``: counts work for the run, and notes it for the tool call, in whose context it is submitted."""
+    """For ``TrackedExecutor``: counts work for the run, and notes it for the tool call, in whose context it is
+    submitted."""
     run = current_run.get()
     if run is None:
         return None

@@ -1,4 +1,5 @@
-"""One tool call as the gate sees it: what is asked about it, and what is reported when it ends. No waiting happens here."""
+"""One tool call as the gate sees it: what is asked about it, and what is reported when it ends. No waiting happens
+here."""
 
 from __future__ import annotations
 
@@ -46,8 +47,8 @@ _PASSAGE = re.compile(r'<passage id="[^"]*" source="([^"]*)"')
 
 @dataclass(frozen=True)
 class InvalidInput:
-    """Input that the tool's schema refuses. ``tool`` is a copy that raises the same error again, and can do nothing else: calling it
-    gives LangChain's own handling of the error, without any effect."""
+    """Input that the tool's schema refuses. ``tool`` is a copy that raises the same error again, and can do nothing
+    else: calling it gives LangChain's own handling of the error, without any effect."""
 
     tool: BaseTool
 
@@ -97,7 +98,8 @@ def args_schema(tool: BaseTool) -> str:
 
 
 class GatedCall:
-    """A call with valid input. ``gate`` is what to ask; the other methods say what follows from the answer, and report the end."""
+    """A call with valid input. ``gate`` is what to ask; the other methods say what follows from the answer, and report
+    the end."""
 
     def __init__(
         self,
@@ -137,7 +139,7 @@ class GatedCall:
             task_id=place.task,
             ordinal=ordinal,
             tool=tool.name,
-            args=canonical(visible),  # type: ignore[arg-type]
+            args=canonical(visible),
             digest=call,
             call_digest=call_digest(tool.name, _as_written(tool, given)),
             effect=declared_effect(tool),
@@ -189,7 +191,8 @@ class GatedCall:
     # how it ends
 
     def finished(self, result: Any) -> Future[worker_pb2.HostReply]:
-        """Report a result; the record is what a later execution returns. Too large a result leaves a record that raises."""
+        """Report a result; the record is what a later execution returns. Too large a result leaves a record that
+        raises."""
         refusal, blob = self._record(result)
         text = _text(result)
         if refusal is not None:

@@ -1,7 +1,9 @@
-"""A run host: a process in which graphs and tools run, at the end of one socket. It holds no credentials and can be killed at any time.
+"""A run host: a process in which graphs and tools run, at the end of one socket. It holds no credentials and can be
+killed at any time.
 
-The wire's thread takes messages in: what stops a run takes effect there, at once, also while user code blocks the event loop; everything
-else is handed to the loop. A host that carries one run ends with it; a shared one ends with its socket.
+The wire's thread takes messages in: what stops a run takes effect there, at once, also while user code blocks the event
+loop; everything else is handed to the loop. A host that carries one run ends with it; a shared one ends with its
+socket.
 """
 
 from __future__ import annotations
@@ -165,7 +167,8 @@ class Host:
     async def _stopped(
         self, stop: worker_pb2.Stop, run: ActiveRun, execution: Execution, task: asyncio.Task[None]
     ) -> None:
-        """Answer a halt once nothing of the run moves any more. Never answers while something does: then the process is killed."""
+        """Answer a halt once nothing of the run moves any more. Never answers while something does: then the process is
+        killed."""
         await execution.halted()
         task.cancel()
         if stop.mode == worker_pb2.STOP_MODE_HALT:
@@ -181,7 +184,8 @@ class Host:
 def run_host(sock: socket.socket, graph: Pregel[Any, Any, Any, Any]) -> int:
     """Serve runs of a loaded graph in this process, until its end.
 
-    :returns: the exit code. The caller must leave with ``os._exit``: threads that can't be stopped would keep the interpreter.
+    :returns: the exit code. The caller must leave with ``os._exit``: threads that can't be stopped would keep the
+        interpreter.
     """
     gate.install()
     models.install()

@@ -1,15 +1,18 @@
 """What is in a loaded graph: nodes, tools, sync code, a diagram, and what the gate does not cover.
 
-Whatever can't be seen counts as sync: a host that carries one run too many is dear, a run that stops its neighbours is worse.
+Whatever can't be seen counts as sync: a host that carries one run too many is dear, a run that stops its neighbours is
+worse.
 """
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from collections.abc import Iterator
 from typing import Any
 
-from langchain_core.runnables import Runnable, RunnableSequence
+from langchain_core.language_models import BaseChatModel
+from langchain_core.runnables import Runnable, RunnableBinding, RunnableSequence
 from langchain_core.tools import BaseTool
 from langgraph._internal._runnable import RunnableCallable, RunnableSeq
 from langgraph.prebuilt import ToolNode
@@ -19,6 +22,9 @@ from fermata.agents.runtime.execution import MESSAGES
 from fermata.agents.runtime.gated import args_schema, effect_after
 from fermata.agents.runtime.loader import load_tools
 from fermata.v1 import agent_pb2, run_pb2
+
+_DEPTH = 4
+"""How many functions deep a node's references are followed."""
 
 _HIDDEN = {"__start__", "__end__"}
 
@@ -84,6 +90,15 @@ class _Seen:
         ):
             self.sync = True
 
+    def _model(self, model: BaseChatModel) -> None:
+        """A model that is sync holds a thread for as long as it takes; ours take milliseconds."""
+        kind = type(model)
+        own_async = (
+            kind._agenerate is not BaseChatModel._agenerate or kind._astream is not BaseChatModel._astream
+        )
+        if not own_async and not kind.__module__.startswith("fermata."):
+            self.sync = True
+
     def _part(self, part: Any, prefix: str) -> None:
         if isinstance(part, ToolNode):
             for tool in part.tools_by_name.values():
@@ -93,8 +108,10 @@ class _Seen:
         elif isinstance(part, RunnableCallable):
             if part.afunc is None or not inspect.iscoroutinefunction(_unwrapped(part.afunc)):
                 self.sync = True
-            for found in _captured(part):
+            for found in _captured(_unwrapped(part.afunc or part.func)):
                 self._part(found, prefix)
+        elif isinstance(part, BaseChatModel):
+            self._model(part)
         elif isinstance(part, BaseTool):
             self.tool(part)
         else:
@@ -110,26 +127,29 @@ def _parts(bound: Runnable[Any, Any]) -> Iterator[Any]:
         yield bound
 
 
-def _captured(part: RunnableCallable) -> Iterator[Any]:
-    """Tools, ToolNodes and graphs that a node's function refers to by a global name or in its closure."""
-    function = _unwrapped(part.afunc or part.func)
+def _captured(function: Any, depth: int = _DEPTH) -> Iterator[Any]:
+    """Tools, ToolNodes, graphs and chat models that a function refers to by a global name or in its closure, or that
+    functions do to which it refers."""
     code = getattr(function, "__code__", None)
     if code is None:
         return
     names = getattr(function, "__globals__", {})
     values = [names[name] for name in code.co_names if name in names]
     for cell in getattr(function, "__closure__", None) or ():
-        try:
+        with contextlib.suppress(ValueError):  # a cell that is not filled yet
             values.append(cell.cell_contents)
-        except ValueError:
-            continue
     for value in values:
-        if isinstance(value, BaseTool | ToolNode | Pregel):
+        if isinstance(value, BaseTool | ToolNode | Pregel | BaseChatModel):
             yield value
+        elif isinstance(value, RunnableBinding):
+            yield value.bound
+        elif depth and inspect.isfunction(value) and value.__module__ == function.__module__:
+            yield from _captured(value, depth - 1)
 
 
 def _unwrapped(function: Any) -> Any:
-    # A partial of run_in_executor is how LangGraph makes a sync function async; its ``__wrapped__`` is the sync function.
+    # A partial of run_in_executor is how LangGraph makes a sync function async; its ``__wrapped__`` is the sync
+    # function.
     while True:
         if (inner := getattr(function, "__wrapped__", None)) is not None or (
             (inner := getattr(function, "func", None)) is not None and not inspect.ismethod(function)

@@ -1,4 +1,5 @@
-"""A worker's side of a zygote: start it, let it fork hosts, kill a host, and hear of every end. asyncio, one task, no threads."""
+"""A worker's side of a zygote: start it, let it fork hosts, kill a host, and hear of every end. asyncio, one task, no
+threads."""
 
 from __future__ import annotations
 
@@ -207,7 +208,8 @@ class ZygoteProcess:
                 self._take(message)
         finally:
             gone = ZygoteGoneError("The zygote has ended.")
-            for waiting in (self._loaded, *self._answers.values(), *self._ends.values()):
+            waits: list[asyncio.Future[Any]] = [self._loaded, *self._answers.values(), *self._ends.values()]
+            for waiting in waits:
                 if not waiting.done():
                     waiting.set_exception(gone)
                     # Nobody may be waiting for it.

@@ -1,7 +1,8 @@
 """Loading a graph and tools by name, as an agent file gives them.
 
-A name is ``module:attribute``, or ``path/file.py:attribute`` inside the pack. The graph may be a compiled graph, a ``StateGraph``, or a
-function that makes one, sync or async, with the config as its only argument if it wants one: what ``langgraph.json`` allows.
+A name is ``module:attribute``, or ``path/file.py:attribute`` inside the pack. The graph may be a compiled graph, a
+``StateGraph``, or a function that makes one, sync or async, with the config as its only argument if it wants one: what
+``langgraph.json`` allows.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ def load_graph(spec: agent_pb2.AgentSpec, pack: str | None = None) -> Pregel[Any
     """The compiled graph of a revision.
 
     :param pack: folder of the unpacked pack; becomes the working folder and the first entry of the import path.
-    :raises GraphInvalidError: says what was not found, what it was instead, or what was raised at import; the traceback is its detail.
+    :raises GraphInvalidError: says what was not found, what it was instead, or what was raised at import; the traceback
+        is its detail.
     :raises HostError: as the graph's own factory raised it, for example MODEL_KEY_MISSING.
     """
     enter_pack(pack)
@@ -49,7 +51,8 @@ def load_graph(spec: agent_pb2.AgentSpec, pack: str | None = None) -> Pregel[Any
             ) from error
     if not isinstance(found, Pregel):
         raise GraphInvalidError(
-            f"{spec.graph} is a {type(found).__name__}, and must be a compiled LangGraph graph, a StateGraph, or a function that makes one."
+            f"{spec.graph} is a {type(found).__name__}, and must be a compiled LangGraph graph, a StateGraph, or a "
+            "function that makes one."
         )
     return found
 

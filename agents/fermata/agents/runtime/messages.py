@@ -1,4 +1,5 @@
-"""Messages as JSON, for events and outputs: {type, id, content, tool_calls, tool_call_id, name, status, citations}, unset ones left out."""
+"""Messages as JSON, for events and outputs: {type, id, content, tool_calls, tool_call_id, name, status, citations},
+unset ones left out."""
 
 from __future__ import annotations
 

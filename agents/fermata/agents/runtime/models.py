@@ -1,10 +1,11 @@
-"""Calls of chat models: on record, so that a task that is executed again gets the answer that it got before; stoppable between two tokens; and
-with the text that is being written sent along.
+"""Calls of chat models: on record, so that a task that is executed again gets the answer that it got before; stoppable
+between two tokens; and with the text that is being written sent along.
 
-It sits at ``_generate_with_cache`` and ``_agenerate_with_cache``: the one place through which ``invoke``, ``generate`` and agents go, after the
-callbacks are set up and before LangChain's own cache, for which it stands in. Refused: an ``llm_cache`` (its key leaves out the task, so two equal
-questions of one run would get one answer), and the public ``invoke`` (agents bind tools and call what lies below it). ``stream`` and
-``astream``, where user code iterates over them by itself, do not come by here: they are neither recorded nor cut off, and end with their task.
+It sits at ``_generate_with_cache`` and ``_agenerate_with_cache``: the one place through which ``invoke``, ``generate``
+and agents go, after the callbacks are set up and before LangChain's own cache, for which it stands in. Refused: an
+``llm_cache`` (its key leaves out the task, so two equal questions of one run would get one answer), and the public
+``invoke`` (agents bind tools and call what lies below it). ``stream`` and ``astream``, where user code iterates over
+them by itself, do not come by here: they are neither recorded nor cut off, and end with their task.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def install() -> None:
         return
     _installed.set()
     BaseChatModel._generate_with_cache = _recorded(BaseChatModel._generate_with_cache)  # type: ignore[method-assign]
-    BaseChatModel._agenerate_with_cache = _arecorded(BaseChatModel._agenerate_with_cache)  # type: ignore[method-assign]
+    BaseChatModel._agenerate_with_cache = _arecorded(BaseChatModel._agenerate_with_cache)  # type: ignore[method-assign, assignment]
 
 
 def _recorded(original: Callable[..., ChatResult]) -> Callable[..., ChatResult]:
@@ -140,7 +141,8 @@ class _ModelCall:
         )
 
     def record(self, result: ChatResult) -> None:
-        """Put the answer on record with the next commit. One that can't be stored is not recorded; the state will say so."""
+        """Put the answer on record with the next commit. One that can't be stored is not recorded; the state will say
+        so."""
         try:
             kind, data = _serde.dumps_typed(
                 {

@@ -14,7 +14,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def die_with_parent(parent: int) -> None:
-    """Let the kernel kill the calling process when the thread that forked it ends. Leaves at once where that has happened already."""
+    """Let the kernel kill the calling process when the thread that forked it ends. Leaves at once where that has
+    happened already."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
@@ -32,24 +33,39 @@ def thread_count() -> int:
 
 def children() -> set[int]:
     """Processes whose parent is the calling one, zombies included."""
-    own = os.getpid()
-    found = set()
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError, ValueError):
-                # The name in brackets may hold anything; what follows it is fixed.
-                fields = Path(entry.path, "stat").read_text(encoding="utf-8", errors="replace")
-                if int(fields.rpartition(")")[2].split()[1]) == own:
-                    found.add(int(entry.name))
-    return found
+    with contextlib.suppress(FileNotFoundError):
+        listed = [
+            Path("/proc/self/task", task, "children").read_text() for task in os.listdir("/proc/self/task")
+        ]
+        return {int(pid) for text in listed for pid in text.split()}
+    # A kernel without CONFIG_PROC_CHILDREN.
+    return {
+        int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _parent_of(entry) == os.getpid()
+    }
+
+
+def _parent_of(pid: str) -> int:
+    try:
+        stat = Path("/proc", pid, "stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return 0
+    # The name in brackets may hold anything; what follows it is fixed.
+    return int(stat.rpartition(")")[2].split()[1])
 
 
 def kill_group(pid: int) -> None:
-    """SIGKILL to a process and to its process group, if it leads one. A process that is gone is no error."""
+    """SIGKILL to a child that is not yet reaped, and to its process group, if it leads one."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
+
+
+def has_ended(pid: int, *, wait: bool) -> bool:
+    """Whether a child has ended. It stays a zombie, so that its id, and its group's, are nobody else's until it is
+    reaped."""
+    options = os.WEXITED | os.WNOWAIT | (0 if wait else os.WNOHANG)
+    return os.waitid(os.P_PID, pid, options) is not None
 
 
 def kill_strangers(known: set[int]) -> None:

@@ -1,6 +1,7 @@
 """One run as its host sees it: the lease, the latch, what is not yet committed, and what moves.
 
-Messages of a run leave in the order in which their commits were taken, so the server sees a run's history in order whichever thread made it.
+Messages of a run leave in the order in which their commits were taken, so the server sees a run's history in order
+whichever thread made it.
 """
 
 from __future__ import annotations
@@ -85,7 +86,8 @@ class ActiveRun:
         return bool(self._commit.ByteSize())
 
     def stop(self, cause: str, *, silent: bool = False) -> None:
-        """Let nothing of this run start from now on, and cancel its execution. May be called from any thread; the first cause stays.
+        """Let nothing of this run start from now on, and cancel its execution. May be called from any thread; the first
+        cause stays.
 
         :param silent: write nothing any more, for the lease is lost.
         """
@@ -140,8 +142,9 @@ class ActiveRun:
     def send(self, **body: Message) -> Future[worker_pb2.HostReply]:
         """Send a message with all that is not committed yet, and return the future of its answer.
 
-        What only reads can't carry a commit: all that is not committed goes in a message of its own before it. A refusal stops the
-        run. Where the lease is lost nothing leaves but ``step_closed``; the future then fails with ``RunStopped``.
+        What only reads can't carry a commit: all that is not committed goes in a message of its own before it. A
+        refusal stops the run. Where the lease is lost nothing leaves but ``step_closed``; the future then fails with
+        ``RunStopped``.
         """
         with self._lock:
             if self.silent and "step_closed" not in body:
@@ -162,7 +165,8 @@ class ActiveRun:
         return answer
 
     def ask(self, **body: Message) -> Future[worker_pb2.HostReply]:
-        """Ask something that is no part of the run's history; a refusal is the asker's to handle and does not stop the run."""
+        """Ask something that is no part of the run's history; a refusal is the asker's to handle and does not stop the
+        run."""
         return self.wire.request(worker_pb2.HostMessage(lease=self.lease, **body))  # type: ignore[arg-type]
 
     def post(self, **body: Message) -> None:

@@ -1,6 +1,7 @@
 """What the server and the worker do for code inside a run: look things up in the knowledge base, and embed texts.
 
-Each function comes in two forms, for sync and for async code; both may be called from any context that belongs to a run.
+Each function comes in two forms, for sync and for async code; both may be called from any context that belongs to a
+run.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ async def asearch_documents(
 
 
 class WorkerEmbeddings:
-    """The worker's embedding model, for ``fermata.agents.inference.embeddings.use_backend``: one for all hosts of a worker."""
+    """The worker's embedding model, for ``fermata.agents.inference.embeddings.use_backend``: one for all hosts of a
+    worker."""
 
     def embed(self, texts: Sequence[str], /) -> NDArray[np.float32]:
         """float32 (len(texts), dimensions), L2-normalised, in the order of the texts.

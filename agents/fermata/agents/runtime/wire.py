@@ -1,7 +1,7 @@
 """A host's end of the socket: requests with answers, and what the worker says unasked.
 
-One thread reads. It resolves the futures of requests and hands everything else to ``on_message``; so a halt is seen while user code
-blocks the event loop, and any thread can wait for an answer.
+One thread reads. It resolves the futures of requests and hands everything else to ``on_message``; so a halt is seen
+while user code blocks the event loop, and any thread can wait for an answer.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-
-from google.protobuf.message import Message
 
 from fermata.agents.runtime.errors import ChannelClosedError, FrameTooLargeError
 from fermata.agents.runtime.frames import FrameSocket
@@ -22,7 +20,8 @@ class Wire:
     """Requests and answers over one socket.
 
     :param on_message: called in the reading thread with every message that is no answer; must not block.
-    :param on_closed: called in the reading thread, once, when the worker's end is gone; all open requests have failed by then.
+    :param on_closed: called in the reading thread, once, when the worker's end is gone; all open requests have failed
+        by then.
     """
 
     def __init__(
@@ -47,7 +46,8 @@ class Wire:
     def request(self, message: worker_pb2.HostMessage) -> Future[worker_pb2.HostReply]:
         """Send a message and return the future of its answer; the message gets an id of its own.
 
-        The future fails with ``ChannelClosedError`` where the worker is gone, and with ``FrameTooLargeError`` where nothing was sent.
+        The future fails with ``ChannelClosedError`` where the worker is gone, and with ``FrameTooLargeError`` where
+        nothing was sent.
         """
         answer: Future[worker_pb2.HostReply] = Future()
         with self._lock:
@@ -76,7 +76,7 @@ class Wire:
         """Close the socket; open requests fail."""
         self._frames.close()
 
-    def _send(self, message: Message) -> None:
+    def _send(self, message: worker_pb2.HostMessage) -> None:
         self._frames.send([worker_pb2.WorkerMessage(host=message)])
 
     def _read(self) -> None:

@@ -1,12 +1,15 @@
-"""A revision's zygote: loads the graph once and forks hosts from it, ends them, and tells their end. One per revision and worker.
+"""A revision's zygote: loads the graph once and forks hosts from it, ends them, and tells their end. One per revision
+and worker.
 
-It stays single-threaded, for only such a process can be forked safely. Where loading the graph has started threads, each host is a process of
-its own that loads the graph again: slower, and the same from there on. It answers over its control socket:
+It stays single-threaded, for only such a process can be forked safely. Where loading the graph has started threads,
+each host is a process of its own that loads the graph again: slower, and the same from there on. It answers over its
+control socket:
 
 - ``fork`` with a descriptor, the host's end of its socket → ``forked {pid}``
 - ``kill {pid}`` → ``killed {pid, exit_code}`` once the process and all its descendants are dead and reaped
 - ``inspect`` → ``report``, a GraphReport in base64
-- unasked: ``ready {forkable}`` or ``failed {reason, message, detail}`` at the beginning, ``ended {pid, exit_code, stderr}`` for each host
+- unasked: ``ready {forkable}`` or ``failed {reason, message, detail}`` at the beginning, ``ended {pid, exit_code,
+  stderr}`` for each host
 
 When its control socket closes it kills all hosts and leaves.
 """
@@ -37,6 +40,7 @@ from fermata.agents.runtime.loader import load_graph
 from fermata.agents.runtime.processes import (
     adopt_orphans,
     die_with_parent,
+    has_ended,
     kill_group,
     kill_strangers,
     thread_count,
@@ -202,27 +206,23 @@ class Zygote:
         if host is None:
             return -signal.SIGKILL
         kill_group(pid)
-        _, status = os.waitpid(pid, 0)
-        code = os.waitstatus_to_exitcode(status)
-        self._bury(host, code)
-        return code
+        has_ended(pid, wait=True)
+        return self._bury(host)
 
     def _reap(self) -> None:
-        for pid, host in list(self._hosts.items()):
-            try:
-                found, status = os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                found, status = pid, 0
-            if found:
-                self._bury(host, os.waitstatus_to_exitcode(status))
+        for host in list(self._hosts.values()):
+            if has_ended(host.pid, wait=False):
+                self._bury(host)
 
-    def _bury(self, host: _HostProcess, code: int) -> None:
-        """A host is dead: end what it leaves behind, and tell."""
+    def _bury(self, host: _HostProcess) -> int:
+        """A host is dead and not yet reaped: end what it leaves behind, reap it, and tell."""
+        kill_group(host.pid)
+        kill_strangers(set(self._hosts))
+        _, status = os.waitpid(host.pid, 0)
+        code = os.waitstatus_to_exitcode(status)
         if host.process is not None:
             host.process.returncode = code
         del self._hosts[host.pid]
-        kill_group(host.pid)
-        kill_strangers(set(self._hosts))
         self._listen(host)
         with contextlib.suppress(KeyError):
             self._selector.unregister(host.stderr)
@@ -230,6 +230,7 @@ class Zygote:
         self._tell(
             op="ended", pid=host.pid, exit_code=code, stderr=bytes(host.tail).decode("utf-8", "replace")
         )
+        return code
 
     def _listen(self, host: _HostProcess) -> None:
         """Keep the end of what a host writes to stderr, and pass it on to our own."""
