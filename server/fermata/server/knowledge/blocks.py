@@ -99,7 +99,8 @@ def _block(tokens: list[Token], place: int, token: Token) -> Block:
 
 
 def _items(tokens: list[Token], place: int, opening: Token) -> Iterator[int]:
-    for token in tokens[place + 1 :]:
+    for index in range(place + 1, len(tokens)):  # a slice would copy what is left, once for each list
+        token = tokens[index]
         if token.level == opening.level and token.nesting < 0:
             return
         if token.type == "list_item_open" and token.level == opening.level + 1 and token.map is not None:
@@ -118,21 +119,27 @@ def _paragraph(lines: list[str], first: int, end: int) -> Block:
 def _join_steps(blocks: list[Block]) -> list[Block]:
     """Make one block of steps that go on counting after a remark, a table or code between them."""
     joined: list[Block] = []
-    steps: int | None = None
+    run: list[Block] = []  # the lists that are one; the first of them lies in joined at run_at
+    run_at = 0
     for block in blocks:
-        if block.kind is BlockKind.HEADING:
-            steps = None
-        elif block.kind is BlockKind.STEPS:
-            if steps is not None and block.numbers[0] == joined[steps].numbers[1] + 1:
-                before = joined[steps]
-                del joined[steps:]
-                block = Block(
-                    BlockKind.STEPS,
-                    before.first,
-                    block.end,
-                    seams=before.seams + block.seams,
-                    numbers=(before.numbers[0], block.numbers[1]),
-                )
-            steps = len(joined)
+        if block.kind is BlockKind.STEPS and run and block.numbers[0] == run[-1].numbers[1] + 1:
+            run.append(block)
+            del joined[run_at + 1 :]
+            continue
+        if block.kind in (BlockKind.STEPS, BlockKind.HEADING):
+            _close(joined, run, run_at)
+            run, run_at = ([block], len(joined)) if block.kind is BlockKind.STEPS else ([], 0)
         joined.append(block)
+    _close(joined, run, run_at)
     return joined
+
+
+def _close(joined: list[Block], run: list[Block], run_at: int) -> None:
+    if len(run) > 1:
+        joined[run_at] = Block(
+            BlockKind.STEPS,
+            run[0].first,
+            run[-1].end,
+            seams=tuple(seam for block in run for seam in block.seams),
+            numbers=(run[0].numbers[0], run[-1].numbers[1]),
+        )

@@ -10,7 +10,7 @@ single line beyond ``MAX_STEPS_CHARACTERS`` is cut within.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
@@ -140,7 +140,8 @@ def _sections(blocks: list[Block]) -> Iterator[tuple[list[str], list[Block]]]:
     section: list[Block] = []
     for block in blocks:
         if block.kind is BlockKind.HEADING:
-            if any(other.kind is not BlockKind.HEADING for other in section):
+            # Seen from the end: a section is headings first, then what stands under them.
+            if section and section[-1].kind is not BlockKind.HEADING:
                 yield [title for _, title in path], section
                 section = []
             path = [(level, title) for level, title in path if level < block.level]
@@ -154,23 +155,32 @@ def _sections(blocks: list[Block]) -> Iterator[tuple[list[str], list[Block]]]:
 def _pack(body: list[str], section: list[Block]) -> Iterator[list[_Piece]]:
     """The section's pieces, together up to the target. What announces goes with what follows."""
     group: list[_Piece] = []
+    size = 0
     for piece in (piece for block in section for piece in _pieces(body, block)):
+        if group and (piece.text is not None or size + piece.size > TARGET_CHARACTERS):
+            kept = _announcing(group) if piece.text is None else 0
+            if kept < len(group):
+                yield group[: len(group) - kept]
+                group = group[len(group) - kept :]
+                size = sum(other.size for other in group)
         if piece.text is not None:
-            if group:
-                yield group
             yield [piece]
-            group = []
             continue
-        if group and sum(other.size for other in group) + piece.size > TARGET_CHARACTERS:
-            kept = len(group)
-            while kept and group[kept - 1].announces:
-                kept -= 1
-            if kept:
-                yield group[:kept]
-                group = group[kept:]
         group.append(piece)
+        size += piece.size
     if group:
         yield group
+
+
+def _announcing(group: list[_Piece]) -> int:
+    """How many pieces at the end of the group belong to what follows."""
+    count = size = 0
+    for piece in reversed(group):
+        size += piece.size
+        if not piece.announces or size > MAX_LEAD_IN_CHARACTERS:
+            break
+        count += 1
+    return count
 
 
 def _pieces(body: list[str], block: Block) -> Iterator[_Piece]:
@@ -180,7 +190,7 @@ def _pieces(body: list[str], block: Block) -> Iterator[_Piece]:
     limit = MAX_STEPS_CHARACTERS if steps else TARGET_CHARACTERS
     announces = block.kind is BlockKind.HEADING or _is_lead_in(body, block)
     for first, end in _fit(body, block.first, block.end, block.seams, limit):
-        for start, stop in _fit(body, first, end, tuple(range(first, end)), limit):
+        for start, stop in _fit(body, first, end, range(first, end), limit):
             if not any(line.strip() for line in body[start:stop]):
                 continue
             size = _size(body, start, stop)
@@ -198,15 +208,18 @@ def _is_lead_in(body: list[str], block: Block) -> bool:
 
 
 def _fit(
-    body: list[str], first: int, end: int, seams: tuple[int, ...], limit: int
+    body: list[str], first: int, end: int, seams: Sequence[int], limit: int
 ) -> Iterator[tuple[int, int]]:
     """Ranges of at most ``limit`` characters where the seams allow it."""
     start = cut = first
+    size = 0  # of the lines from start to cut
     for seam in [*(seam for seam in seams if first < seam < end), end]:
-        if cut > start and _size(body, start, seam) > limit:
+        more = _size(body, cut, seam)
+        if cut > start and size + more > limit:
             yield start, cut
-            start = cut
+            start, size = cut, 0
         cut = seam
+        size += more
     if end > start:
         yield start, end
 

@@ -22,8 +22,8 @@ from fermata.server.knowledge.errors import (
 MARKDOWN_SUFFIXES = (".md", ".markdown")
 TEXT_SUFFIXES = (".txt", ".text")
 
-MAX_DOCUMENT_BYTES = 4_000_000
-"""About 1,500 pages: parsed in seconds, and it fits a gRPC message of default size."""
+MAX_DOCUMENT_BYTES = 2_000_000
+"""About 700 pages: parsed in seconds, and it fits a gRPC message of default size."""
 MAX_FRONT_MATTER_LINES = 200
 MAX_SOURCE_CHARACTERS = 512
 _FENCE = "---"
