@@ -49,7 +49,8 @@ def quotes(question: str, passages: Sequence[Passage], meaning: Meaning) -> list
     out = []
     for (passage, sentence), a, b in zip(items, direct, framed, strict=True):
         said = content_lemmas(sentence + " " + passage.heading + " " + re.sub(r"[/_.-]", " ", passage.source))
-        shared = sum(any(related(w, s) for s in said) for w in asked) / len(asked) if asked else 0.0
+        words = tuple(dict.fromkeys(said))
+        shared = sum(_said(w, words, meaning) for w in asked) / len(asked) if asked else 0.0
         figure = (
             0.06
             if re.match(
@@ -63,8 +64,15 @@ def quotes(question: str, passages: Sequence[Passage], meaning: Meaning) -> list
             )
             else 0.0
         )
-        out.append(Quote(passage, sentence, 0.6 * max(a, b) + 0.1 * min(a, b) + 0.3 * shared + figure))
+        out.append(Quote(passage, sentence, 0.55 * max(a, b) + 0.1 * min(a, b) + 0.35 * shared + figure))
     return sorted(out, key=lambda q: -q.score)
+
+
+def _said(word: str, words: tuple[str, ...], meaning: Meaning) -> float:
+    """How far a word of the question occurs among `words`: 1 by root, less by meaning."""
+    if any(related(word, w) for w in words):
+        return 1.0
+    return min(1.0, max(0.0, (max(meaning.similarity(word, words), default=0.0) - 0.3) / 0.4))
 
 
 def answer(

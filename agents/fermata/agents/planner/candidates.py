@@ -103,12 +103,14 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A text to take values from, with what is known about it; `vocabulary` are words that tools and options own."""
+    """A text to take values from, with what is known about it; `vocabulary` are words that
+    tools and options own, `reason` says that it may be why something is asked for."""
 
     text: str
     names: tuple[Name, ...]
     today: date | None
     vocabulary: frozenset[str] = frozenset()
+    reason: bool = False
 
     @property
     def tokens(self) -> tuple[Token, ...]:
@@ -327,7 +329,7 @@ def _amount(param: Param, q: Quantity, words: Words, others: Sequence[Param]) ->
     if q.role == "change" and not param.relative and (unit is None or unit.dimension != "time"):
         return None
     if q.role == "goal":
-        score += 0.15 if not param.relative else -0.4
+        score += (0.05 if q.before == "of" else 0.15) if not param.relative else -0.4
     elif param.relative and q.role == "change":
         score += 0.3
     limit = re.search(

@@ -72,6 +72,32 @@ class Clause:
     question: bool = False
 
 
+_CORRECTION: Final = re.compile(
+    r"(?:\s*(?:,|\.\.\.|…|—|-|–)\s*|\s+)(?:(?:no|oh|ah|wait|sorry|oops|hang on)[,\s]+)*(?:no|sorry|i mean|i meant|make (?:that|it)|or rather|rather|correction|scratch that|actually|no wait|wait)[,:\s]+(?:no[,\s]+|make (?:that|it) )?"
+    r"(?P<new>(?:(?:to|at|on|in|for|the|line|number)\s+)?[\w.:%°/-]+(?:\s+[\w%°/]+)?)\s*[.!]?$",
+    re.IGNORECASE,
+)
+
+
+def corrected(message: str) -> str:
+    """ "set it to 5, no sorry, 6" -> "set it to 6": what a person takes back within a message is replaced."""
+    m = _CORRECTION.search(message)
+    if not m:
+        return message
+    head, new = message[: m.start()], m["new"]
+    tokens = [t for t in tokenize(head) if t.is_word]
+    first = next((t for t in tokenize(new) if t.is_word and t.low not in ("to", "at", "on", "in", "for", "the")), None)
+    if first is None:
+        return message
+    figure = bool(re.match(r"[\d]", first.text))
+    for token in reversed(tokens):
+        alike = bool(re.match(r"\d", token.text)) if figure else bool(re.search(r"\d", first.text)) == bool(re.search(r"\d", token.text)) and first.text[:1].isupper() == token.text[:1].isupper()
+        if alike and token.low not in known_verbs():
+            tail = head[token.end :] if figure else ""
+            return head[: token.start] + new[first.start :] + tail
+    return message
+
+
 @lru_cache(maxsize=256)
 def split_clauses(message: str, verbs: frozenset[str] = frozenset()) -> tuple[Clause, ...]:
     """Clauses of `message` in order; `verbs` are further base forms that may begin a request (the tools' own)."""

@@ -15,7 +15,7 @@ from typing import Any, Final
 from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
 
 _PASSAGE: Final = re.compile(
-    r"<passage\s+(?P<attributes>[^>]*)>\s*\n?(?P<text>.*?)\n?\s*</passage>", re.DOTALL
+    r"<passage\s+(?P<attributes>(?:[^\">]|\"[^\"]*\")*)>\s*\n?(?P<text>.*?)\n?\s*</passage>", re.DOTALL
 )
 _ATTRIBUTE: Final = re.compile(r"([\w-]+)\s*=\s*\"([^\"]*)\"")
 _REJECTED: Final = re.compile(

@@ -226,7 +226,7 @@ def _texts(out: Filling, clause: Words, support: Sequence[Words]) -> None:
             continue
         c = free_text(param, out.tool, clause, out.used)
         if c is None and not param.required and set(param.words) & {"reason", "cause"}:
-            near = next((s.text for s in support if s.text and len(s.text) < 120), None)
+            near = next((s.text for s in support if s.reason and len(s.text) < 120), None)
             if near:
                 out.args[param.name] = near
             continue

@@ -17,7 +17,7 @@ from fermata.agents.planner.conditions import Verdict, read_bound
 from fermata.agents.planner.conversation import Result
 from fermata.agents.planner.decision import Decision, Pending, Plan, Step
 from fermata.agents.planner.intent import Intent, Reading, read_intent
-from fermata.agents.planner.plan import DOES, Planner, capital
+from fermata.agents.planner.plan import DOES, Planner, Resolved, capital
 from fermata.agents.planner.runbook import Runbook
 from fermata.agents.planner.speech import summary
 
@@ -330,6 +330,7 @@ def _do(
             text="\n".join(x for x in [summary(planner), head + item.decision.text] if x),
             pending=pending,
         )
+    _name_references(planner, item, situation)
     if planner.forbids(item):
         planner.notes.append(
             f"Step {number} says “{clause.text.strip()}”; you told me not to, so I left it out."
@@ -360,6 +361,19 @@ def _do(
                     planner, runbook, f"I stop at step {number}; the steps behind it are not done."
                 )
     return None
+
+
+def _name_references(planner: Planner, item: Resolved, situation: list[Words]) -> None:
+    """In what is told to people, put "the line" by its name: "the line runs hot" -> "line 3 runs hot"."""
+    for param in item.filling.tool.params:
+        text = item.filling.args.get(param.name)
+        if param.kind != "text" or not isinstance(text, str):
+            continue
+        for m in reversed(list(re.finditer(r"\b(?:the|this|that|its) ([a-z]+)\b(?!\s*\d)", text, re.IGNORECASE))):
+            name = planner.name_of(m[1], situation)
+            if name:
+                text = text[: m.start()] + name + text[m.end() :]
+        item.filling.args[param.name] = text
 
 
 def _refused(

@@ -101,7 +101,7 @@ _REPORT: Final = re.compile(
     re.IGNORECASE,
 )  # fmt: skip
 _WH: Final = re.compile(
-    r"^(?:what(?:'s|s)?|how(?:'s|s)?|which|who(?:'s)?|whose|when(?:'s)?|where(?:'s)?|why|is|are|was|were|does|do|did|has|have|any|anything|anyone|anybody|isn't|aren't|am|will|what about)\b",
+    r"^(?:(?:for|since|until|from|to|by|at|in|on|with|of|up to) (?=how|what|which|when|whom|whose))?(?:what(?:'s|s)?|how(?:'s|s)?|which|who(?:'s)?|whose|when(?:'s)?|where(?:'s)?|why|is|are|was|were|does|do|did|has|have|any|anything|anyone|anybody|isn't|aren't|am|will|what about)\b",
     re.IGNORECASE,
 )
 _NEED: Final = re.compile(
@@ -125,7 +125,7 @@ _CONSENT: Final = re.compile(
     re.IGNORECASE,
 )
 _REFUSAL: Final = re.compile(
-    r"^(?:no|nope|nah|never mind|nevermind|forget it|forget about it|don't|do not|stop|leave it|not now|no thanks|no thank you|scratch that|on second thought(?:s)?,? no)[\s.!,]*(?:thanks|thank you)?[\s.!]*$",
+    r"^(?:no|nope|nah|never mind|nevermind|forget it|forget about it|don't|do not|stop|leave it|not now|neither(?: of them)?|none(?: of them)?|(?:i(?:'ve| have)? )?changed my mind|no thanks|no thank you|scratch that|on second thought(?:s)?,? no)[\s.!,]*(?:thanks|thank you)?[\s.!]*$",
     re.IGNORECASE,
 )
 _EXCLUDED: Final = re.compile(

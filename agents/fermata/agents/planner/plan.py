@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from fermata.agents.planner.answers import answer
 from fermata.agents.planner.candidates import Words, bounded, candidates, numeric
-from fermata.agents.planner.clauses import split_clauses, split_reason
+from fermata.agents.planner.clauses import corrected, split_clauses, split_reason
 from fermata.agents.planner.conditions import Verdict, judge, pick_number, read_bound
 from fermata.agents.planner.conversation import Conversation, Result, Turn
 from fermata.agents.planner.decision import Decision, Pending, Plan, Step, replay
@@ -23,12 +23,12 @@ from fermata.agents.planner.intent import Intent, Reading, read_intent
 from fermata.agents.planner.meaning import Meaning
 from fermata.agents.planner.names import catalogue, names_in_data
 from fermata.agents.planner.quantities import Quantity, find_quantities
-from fermata.agents.planner.ranking import Evidence, are_opposites, is_foreign, rank, tool_verbs, verb_groups, vocabulary
+from fermata.agents.planner.ranking import Evidence, are_opposites, rank, tool_verbs, verb_fits, verb_groups, vocabulary
 from fermata.agents.planner.readings import values_of
 from fermata.agents.planner.runbook import Runbook, find_runbooks, fitting
 from fermata.agents.planner.settings import DEFAULT, Settings
 from fermata.agents.planner.speech import ask_missing, ask_which, cannot, out_of_bounds, shown_args, summary
-from fermata.agents.planner.text import content_lemmas, related
+from fermata.agents.planner.text import content_lemmas, lemma, related
 from fermata.agents.planner.times import find_times, today_of
 from fermata.agents.planner.tools import Param, Tool
 from fermata.agents.planner.units import convert, plain, tidy
@@ -46,6 +46,9 @@ CONTINUE: Final = re.compile(
 _UNDO: Final = re.compile(r"\b(?:undo|reverse|revert|take back)\b(?: (?:it|that|this|the last \w+))?\s*$|\btake (?:it|that) back\b", re.IGNORECASE)
 _MAX_TAKEN_UP: Final = 3
 _SURE_VERB: Final = 0.4
+_CERTAIN: Final = 99.0
+_ABOUT: Final = 0.3
+_NAMED: Final = 0.8
 
 
 @dataclass(slots=True)
@@ -168,7 +171,7 @@ class Planner:
     # --- the turn ----------------------------------------------------------------------------------------------
 
     def _turn(self, pending: Pending | None) -> Plan:
-        text = self._chosen(self.turn.human)
+        text = corrected(self._chosen(self.turn.human))
         readings = [read_intent(c, self.verbs) for c in split_clauses(text, self.verbs)]
         readings = _needs_as_reasons(readings)
         self._forbid(readings)
@@ -367,6 +370,21 @@ class Planner:
             if (limit.op == ">=" and now < edge) or (limit.op == "<=" and now > edge):
                 return {**step.args, param.name: numeric(param, edge)}
         return None
+
+    def name_of(self, noun: str, situation: Sequence[Words]) -> str:
+        """What "the line" is called here ("line 3"), or "" if nothing or more than one thing can be meant."""
+        base = lemma(noun)
+        for tool in self.tools:
+            for param in tool.params:
+                if not param.identifies or base not in param.nouns:
+                    continue
+                values = {args[param.name] for _, args in self.calls if isinstance(args.get(param.name), str | int)}
+                for words in () if values else situation:
+                    values |= {c.value for c in candidates(param, words, self.meaning, tool.params) if c.score >= _NAMED and not c.soft}
+                if len(values) == 1:
+                    value = str(values.pop()).replace("_", " ")
+                    return value if lemma(value.split("-")[0].lower()) == base or not value[:1].isdigit() else f"{noun} {value}"
+        return ""
 
     def results_of_reads(self) -> list[Result]:
         """Results of readings of this turn, newest first."""
@@ -570,7 +588,10 @@ class Planner:
             (j for j in range(len(readings)) if j != i),
             key=lambda j: (readings[j].clause.sentence != clause.sentence, abs(j - i), j > i),
         )
-        out.extend(self.words(readings[j].clause.text) for j in near if readings[j].intent in _TELLS)
+        for j in near:
+            if readings[j].intent in _TELLS:
+                told = self.words(readings[j].clause.text)
+                out.append(replace(told, reason=readings[j].clause.sentence == clause.sentence and j > i))
         return out
 
     def _merged(
@@ -582,7 +603,9 @@ class Planner:
         planned: list[tuple[str, dict[str, Any]]],
     ) -> Resolved | None:
         """A clause that only completes the one before ("…, so put twelve hours"): both read as one, or None."""
-        if previous.evidence is None or previous.reading.clause.condition:
+        if previous.evidence is None or previous.reading.clause.condition != reading.clause.condition:
+            return None
+        if alone.evidence is not None and alone.evidence.score >= _CERTAIN:
             return None
         strong = (
             alone.evidence is not None
@@ -676,7 +699,13 @@ class Planner:
         best = next(
             (e for e in ranked[:3] if e.filling.complete and e.score >= self.settings.read_floor), None
         )
-        if best is not None and not (said and (_NORMATIVE.search(reading.clause.text) or score > 0.62)):
+        if best is not None and not best.filling.used and not best.filling.args and best.features["meaning"] < _ABOUT:
+            best = None
+        if best is not None and said:
+            about = bool(best.filling.used) and best.features["meaning"] > 0.2
+            if not about or _NORMATIVE.search(reading.clause.text) or score > 0.62:
+                best = None
+        if best is not None:
             return Resolved(reading, best)
         if said:
             return Resolved(reading, answer=said)
@@ -719,7 +748,7 @@ class Planner:
             return item
         body, reason = split_reason(reading.body)
         if reason:
-            support = [self.words(reason), *support]
+            support = [replace(self.words(reason), reason=True), *support]
         ranked = rank(
             self.tools if tools is None else tools,
             self.words(reading.body),
@@ -755,9 +784,11 @@ class Planner:
         """Why the best tool is not good enough: nothing fits, or two are close."""
         floor = self.settings.read_floor if best.tool.reads or trusted else self.settings.action_floor
         margin = self.settings.action_margin * (0.3 if trusted else 1.0)
-        if not best.tool.reads and is_foreign(best, reading.body):
-            floor += self.settings.foreign_verb
-            margin += self.settings.foreign_verb / 2
+        if not best.tool.reads and best.features["verb"] < _SURE_VERB:
+            if best.filling.weak and not trusted:
+                return Decision("ask", f"I am not sure what to do about “{reading.clause.text.strip()}”. " + cannot(self.tools) + " Which of these, if any?")
+            floor += self.settings.verbless * (0.3 if trusted else 1.0)
+            margin += self.settings.verbless * (0.1 if trusted else 0.3)
         if best.score < floor or best.features["opposite"]:
             return Decision("refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools))
         if best.tool.reads:
@@ -910,6 +941,11 @@ class Planner:
         tool = self.tool(earlier[0][0])
         if tool is None:
             return None
+        undone = self._undone(low, earlier)
+        if undone is not None:
+            return undone
+        if reading.intent is Intent.REQUEST and not verb_fits(tool, reading.body):
+            return None
         body = (
             re.sub(
                 r"^\W*(?:too \w+\W+)?(?:and|what about|how about|do the same(?: for| to| with| on)?|the same(?: for)?|also|make (?:it|that))\b",
@@ -929,8 +965,6 @@ class Planner:
                 for c in candidates(param, clause, self.meaning, tool.params)
                 if c.score >= (0.45 if param.required else 0.5)
             ]
-            if not found and param.kind == "number" and not param.identifies:
-                found = []
             found = [c for c in found if not any(a < c.end and c.start < b for a, b in used)]
             if found and found[0].start >= 0:
                 used.append((found[0].start, found[0].end))
@@ -944,7 +978,7 @@ class Planner:
         if bare and not continues and (len(rest) > 1 or not tool.reads and rest):
             return None
         filling.used = used
-        return Evidence(filling, {"verb": 1.0, "meaning": 1.0, "opposite": 0.0}, 9.0)
+        return Evidence(filling, {"verb": 1.0, "meaning": 1.0, "opposite": 0.0}, _CERTAIN)
 
     def _undone(self, low: str, earlier: Sequence[tuple[str, dict[str, Any]]]) -> Evidence | None:
         """ "Undo that": the tool that does the opposite of the last action, with the same arguments."""
@@ -959,7 +993,7 @@ class Planner:
                 return None
             known = {p.name for p in fits[0].params}
             filling = Filling(fits[0], args={k: v for k, v in args.items() if k in known})
-            return Evidence(filling, {"verb": 1.0, "meaning": 1.0, "opposite": 0.0}, 9.0)
+            return Evidence(filling, {"verb": 1.0, "meaning": 1.0, "opposite": 0.0}, _CERTAIN)
         return None
 
     def _pending(self) -> Pending | None:
@@ -996,6 +1030,9 @@ class Planner:
             return Decision("done", summary(self))
         if not pending.tools:
             return None
+        for reading in readings:
+            if reading.intent is Intent.REQUEST and self.request(reading, [], []).decision is None:
+                return None
         tools = [t for t in self.tools if t.name in pending.tools]
         if len(tools) > 1:
             chosen = rank(
@@ -1030,13 +1067,8 @@ class Planner:
                 filling.args[param.name] = text.strip(" .!")
                 filling.missing.remove(param)
                 gained.append(param.name)
-        fresh = [r for r in readings if r.intent is Intent.REQUEST]
         if not gained and pending.missing:
             return None
-        if fresh and pending.missing:
-            alone = self.request(fresh[0], [], [])
-            if alone.decision is None and alone.evidence is not None and alone.evidence.tool is not tool:
-                return None
         reading = Reading(readings[0].clause, Intent.REQUEST, pending.text) if readings else None
         if reading is None:
             return None

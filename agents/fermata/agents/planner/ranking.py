@@ -180,6 +180,10 @@ def _leading_groups(text: str) -> tuple[frozenset[str], str]:
                 known = base != "let" or "know" in following[:5]
                 if known:
                     return frozenset({"read"} if told or base == "show" else {"send"}), base
+        if base == "get" and "to" in following[1:5] and not any(lemma(w) in known_verbs() for w in following[following.index("to") + 1 :][:1]):
+            return frozenset(), base
+        if base == "get" and following[:1] and following[0] in ("it", "them", "him", "her") and set(following[1:4]) & {"on", "to", "into", "off", "out", "onto", "back", "up", "down", "ready", "done"}:
+            return frozenset(), base
         if base in ("let", "have", "get", "make"):
             inner = next((lemma(w) for w in following[1:] if lemma(w) in known_verbs() and lemma(w) not in _WEAK and w not in _PARTICLES), "")
             moving = next((w for w in following if w in ("going", "running", "moving", "rolling")), "")
@@ -191,7 +195,7 @@ def _leading_groups(text: str) -> tuple[frozenset[str], str]:
             phrase = " ".join([base, *following[:width]])
             found = _groups_of(phrase)
             if found:
-                return found, base
+                return found, phrase if width > 1 or base in _WEAK else base
         for particle in following:
             if particle in _PARTICLES:
                 found = _groups_of(f"{base} {particle}")
@@ -259,7 +263,7 @@ def _verbs(tool: Tool, groups: frozenset[str], verb: str) -> dict[str, float]:
     if verb and any(verb == v.split()[0] and (verb not in _WEAK) for v in main):
         agree = 1.0
     elif groups & main_groups:
-        agree = 0.8 if verb not in _WEAK else 0.45
+        agree = 0.8 if verb not in _WEAK else 0.3
     elif verb and any(verb == v.split()[0] for v in other) and verb not in _WEAK:
         agree = 0.7
     elif groups & other_groups:
@@ -290,6 +294,12 @@ def are_opposites(one: Tool, other: Tool) -> bool:
             return True
     same_nouns = [lemma(w) for w in one.words[1:]] == [lemma(w) for w in other.words[1:]]
     return same_nouns and any((x, y) in _OPPOSED for x in a_groups for y in b_groups)
+
+
+def verb_fits(tool: Tool, text: str) -> bool:
+    """Whether the request's own verb, if it has a telling one, is among the tool's."""
+    groups, verb = verb_groups(text)
+    return not verb or verb in _WEAK or _verbs(tool, groups, verb)["verb"] > 0
 
 
 @lru_cache(maxsize=64)
@@ -362,12 +372,6 @@ def _typed(filling: Filling) -> float:
     loose = {p.name for p in filling.tool.params if p.kind in ("text", "boolean")}
     sure = [n for n in (*filling.args, *filling.choices) if n not in loose and n not in filling.weak and n not in filling.referred]
     return min(4.0, float(len(sure))) / 4
-
-
-def is_foreign(evidence: Evidence, text: str) -> bool:
-    """Whether the request has a verb of its own that the tool's words do not share."""
-    _, verb = verb_groups(text)
-    return bool(verb) and verb not in _WEAK and evidence.features["verb"] == 0.0
 
 
 def _reading(tool: Tool, groups: frozenset[str], verb: str, asks: bool) -> float:

@@ -17,29 +17,29 @@ class Settings:
     #: Weights of the features that rank tools (names as in `ranking.Evidence`).
     weights: dict[str, float] = field(
         default_factory=lambda: {
-            "meaning": 3.5,
-            "context": 1.6,
-            "verb": 0.7,
+            "meaning": 3.6,
+            "context": 1.8,
+            "verb": 1.0,
             "opposite": -2.4,
-            "nouns": 2.2,
-            "coverage": 0.45,
-            "fill": 1.0,
-            "missing": -0.3,
+            "nouns": 2.4,
+            "coverage": 0.25,
+            "fill": 0.9,
+            "missing": -0.35,
             "unused": -0.8,
-            "reading": 0.75,
-            "typed": 1.0,
+            "reading": 0.8,
+            "typed": 1.3,
         }
     )
-    read_floor: float = 2.6
-    action_floor: float = 2.9
-    foreign_verb: float = 0.5
+    read_floor: float = 2.8
+    action_floor: float = 3.4
+    verbless: float = 1.3
     read_margin: float = 0.0
-    action_margin: float = 0.35
+    action_margin: float = 0.4
     option_floor: float = 0.40
     option_margin: float = 0.06
     resource_floor: float = 0.62
     optional_option_floor: float = 0.60
-    answer_floor: float = 0.38
+    answer_floor: float = 0.33
     runbook_floor: float = 0.30
 
 
