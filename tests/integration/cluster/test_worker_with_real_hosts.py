@@ -118,6 +118,11 @@ class Stage:
                         return run.host.pid
                 await asyncio.sleep(0.01)
 
+    async def marked(self) -> None:
+        """Until the graph has left its mark."""
+        while not Path(self.spec.environment["MARK"]).exists():  # noqa: ASYNC110, ASYNC240
+            await asyncio.sleep(0.01)
+
     def halt(self, name: str, grace_seconds: float) -> None:
         stop = Stop(
             lease=self.lease(name),
@@ -197,8 +202,7 @@ async def test_a_halt_of_code_that_does_not_listen_kills_its_process(stage: Stag
     stage.begin("r1", "block", shared=False)
     pid = await stage.host_of("r1")
     report_comes = asyncio.create_task(stage.next("stop_report"))
-    while not os.path.exists(stage.spec.environment["MARK"]):
-        await asyncio.sleep(0.01)
+    await stage.marked()
     stage.halt("r1", grace_seconds=0.2)
     report = await report_comes
     assert report.killed

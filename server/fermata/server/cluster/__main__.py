@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 import sys
@@ -26,6 +27,8 @@ from fermata.server.cluster.worker import DEFAULT_CAPACITY
 
 UNAVAILABLE_EXIT_CODE = 69
 POLL_SECONDS = 0.05
+KILL_SECONDS = 5.0
+"""A cluster that is gone can't be asked to end actors; they end with it."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -48,7 +51,9 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"RAY_UNAVAILABLE: Ray at {options.ray_address} can't be used: {error}", file=sys.stderr)
         return UNAVAILABLE_EXIT_CODE
     asyncio.run(_run(options, target))
-    return 0
+    logging.shutdown()
+    # Ray's own farewell waits half a minute for a cluster that has ended before us.
+    os._exit(0)
 
 
 async def _run(options: argparse.Namespace, target: ServerTarget) -> None:
@@ -81,7 +86,8 @@ async def _run(options: argparse.Namespace, target: ServerTarget) -> None:
         run.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await run
-        await controller.kill_all()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(controller.kill_all(), KILL_SECONDS)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -45,7 +45,7 @@ class GrpcNotices:
         """
         try:
             response = await self._stub.ListWorkers(
-                ListWorkersRequest(), metadata=self._target.metadata(), timeout=CALL_SECONDS
+                ListWorkersRequest(show_dead=True), metadata=self._target.metadata(), timeout=CALL_SECONDS
             )
         except grpc.aio.AioRpcError as error:
             raise ConnectionError(f"{error.code().name}: {error.details()}") from error

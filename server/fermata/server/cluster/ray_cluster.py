@@ -19,6 +19,7 @@ from fermata.server.cluster.target import ServerTarget
 log = logging.getLogger(__name__)
 
 STOP_SECONDS = 3.0
+MAX_ACCOUNT_CHARACTERS = 400
 ANSWER_SECONDS = 30.0
 """An actor that was there already and does not answer for so long is ended."""
 
@@ -80,8 +81,8 @@ class RayActor:
         try:
             return await getattr(self._handle, method).remote()
         except ray.exceptions.RayError as error:
-            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise ActorGoneError(" ".join(lines)[:500]) from error
+            account = " ".join(str(error).split()).partition(" Some common causes")[0]
+            raise ActorGoneError(account[:MAX_ACCOUNT_CHARACTERS]) from error
 
 
 class RayCluster:
