@@ -70,5 +70,7 @@ class WorkerService(Service, worker_pb2_grpc.WorkerServiceServicer):
                     capacity=row.capacity,
                     active_runs=len(connected.runs) if connected else 0,
                 )
-                worker.heard_time.FromNanoseconds(int(row.heard * 1e9))
+                silence = self.plane.clock.monotonic() - connected.heard if connected else None
+                heard = row.heard if silence is None else self.plane.clock.now() - silence
+                worker.heard_time.FromNanoseconds(int(heard * 1e9))
         return response
