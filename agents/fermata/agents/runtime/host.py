@@ -17,6 +17,7 @@ import socket
 import sys
 from typing import Any
 
+import uvloop
 from langgraph.pregel import Pregel
 
 from fermata.agents.inference.embeddings import use_backend
@@ -196,7 +197,8 @@ def run_host(sock: socket.socket, graph: Pregel[Any, Any, Any, Any]) -> int:
         asyncio.get_running_loop().set_default_executor(TrackedExecutor(gate.follow_threads))
         return await Host(sock, graph).serve()
 
-    loop = asyncio.new_event_loop()
+    # Made here, in a process that is done with forking: a sixth less CPU for a run than asyncio's own.
+    loop = uvloop.new_event_loop()
     try:
         return loop.run_until_complete(main())
     except ChannelClosedError:
