@@ -110,11 +110,17 @@ def _reader_for(deed: Deed, tools: Sequence[BaseTool]) -> BaseTool | None:
     """The reading tool all of whose required arguments the deed's own arguments give, the one with fewest others."""
     fitting = []
     for tool in tools:
-        schema = tool.get_input_jsonschema()
+        schema = _schema(tool)
         required = set(schema.get("required", ()))
         if is_read(tool) and required and required <= deed.args.keys():
             fitting.append((len(schema.get("properties", ())) - len(required), tool.name, tool))
     return min(fitting, key=lambda entry: entry[:2])[2] if fitting else None
+
+
+def _schema(tool: BaseTool) -> dict[str, Any]:
+    """The JSON schema of the arguments that a model gives."""
+    schema = tool.tool_call_schema
+    return schema if isinstance(schema, dict) else schema.model_json_schema()
 
 
 def _was_read(messages: Sequence[AnyMessage], deed: Deed, reader: str, args: dict[str, Any]) -> bool:
