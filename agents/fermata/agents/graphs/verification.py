@@ -14,6 +14,7 @@ from typing import Any
 
 from langchain_core.messages import AIMessage, AnyMessage, ToolMessage
 from langchain_core.tools import BaseTool
+from langchain_core.utils.function_calling import convert_to_openai_tool
 
 TOLERANCE = 0.02
 """Relative difference up to which a value that was read back counts as the one that was set."""
@@ -119,8 +120,8 @@ def _reader_for(deed: Deed, tools: Sequence[BaseTool]) -> BaseTool | None:
 
 def _schema(tool: BaseTool) -> dict[str, Any]:
     """The JSON schema of the arguments that a model gives."""
-    schema = tool.tool_call_schema
-    return schema if isinstance(schema, dict) else schema.model_json_schema()
+    schema: dict[str, Any] = convert_to_openai_tool(tool)["function"]["parameters"]
+    return schema
 
 
 def _was_read(messages: Sequence[AnyMessage], deed: Deed, reader: str, args: dict[str, Any]) -> bool:
