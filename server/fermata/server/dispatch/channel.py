@@ -13,7 +13,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from fermata.server.agents.revisions import of_run
 from fermata.server.errors import DomainError, ErrorKind, precondition
-from fermata.server.lifecycle import boundaries, latching, leases
+from fermata.server.lifecycle import boundaries, latching, leases, reconnection
 from fermata.server.live.workers import ConnectedWorker
 from fermata.server.names import Name, parse
 from fermata.server.plane import ControlPlane
@@ -76,6 +76,10 @@ class Channel:
             earlier.closed = True
             earlier.wake.set()
         self._worker.runs = {name for name, _ in granted}
+        # From here on messages reach this connection; what went to an earlier one may not have arrived.
+        await self._plane.write(
+            lambda tx: reconnection.catch_up(tx, self._plane.leases, hello.worker, hello.leases), urgent=True
+        )
         reader = asyncio.create_task(self._read(first, incoming), name=f"read {hello.worker}")
         reader.add_done_callback(lambda _: self._worker.wake.set())
         self._plane.claim_work()

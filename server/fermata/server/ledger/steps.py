@@ -41,6 +41,13 @@ def open_steps(connection: Any, tenant: str, run: str) -> list[Any]:
     return list(connection.execute(query.order_by(table.n)).fetchall())
 
 
+def open_of_worker(connection: Any, worker: str) -> list[Any]:
+    """Steps of any run that have passed their gate for this worker and are not closed."""
+    table = schema.steps.c
+    query = select(schema.steps).where(and_(table.worker == worker, table.outcome == OPEN))
+    return list(connection.execute(query.order_by(table.n)).fetchall())
+
+
 def begin(
     transaction: Transaction,
     run: RunRecord,

@@ -16,7 +16,7 @@ from fermata.server.lifecycle.resumption import TAKEN, build_resume, has_news, i
 from fermata.server.names import parse
 from fermata.server.policy.rules import ApprovalRequirement
 from fermata.server.runs.record import RunRecord, open_run
-from fermata.server.runs.transitions import AWAITING, HALTING, Move
+from fermata.server.runs.transitions import AWAITING, HALTING, HELD, RUNNING, Move
 from fermata.server.store.database import Transaction
 from fermata.server.threads import checkpoints
 from fermata.v1 import run_pb2, worker_pb2
@@ -89,7 +89,8 @@ def _park(
     transaction: Transaction, keeper: GateKeeper, run: RunRecord, park: worker_pb2.Park
 ) -> worker_pb2.Resume | None:
     """Park a run; or return how it goes on at once, where what it waits for has happened in the meantime."""
-    if run.state == HALTING:
+    if run.state in (HALTING, HELD):
+        # A host that was told twice to go on parks twice; a held run goes on when its latch is lifted.
         return None
     mark_taken(transaction, run)
     _ask_about_interrupts(transaction, keeper, run, park)
@@ -97,7 +98,7 @@ def _park(
         park.latch and _still_latched(transaction, run, park.latch)
     )
     waits = bool(park.asking_steps or park.interrupts)
-    if waits:
+    if waits and run.state == RUNNING:
         run.move(Move.PARK)
         run.emit(
             run_pb2.EVENT_TYPE_AWAITING,

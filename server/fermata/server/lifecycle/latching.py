@@ -9,11 +9,12 @@ from sqlalchemy import and_, not_, select, update
 
 from fermata.server.errors import not_found
 from fermata.server.latches import records as latch_records
+from fermata.server.latches.coverage import ActiveLatch, Subject, covers
 from fermata.server.ledger import steps
 from fermata.server.lifecycle.ending import end
 from fermata.server.lifecycle.resumption import go_on, is_covered, resume_if_possible
 from fermata.server.names import Name, new_id, parse
-from fermata.server.runs.record import RunRecord, open_run
+from fermata.server.runs.record import RunRecord, last_event, open_run
 from fermata.server.runs.transitions import AWAITING, ENDED, HALTING, HELD, RUNNING, Move
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
@@ -86,12 +87,15 @@ def release(transaction: Transaction, tenant: str, latch: str, released_by: str)
     )
     transaction.publication.latches.append(latch)
     transaction.publication.work_available = True
+    lifted = ActiveLatch(row.id, row.kind, row.scope, row.target, row.reason, row.created_by)
     waiting = transaction.execute(
         select(runs.id).where(and_(runs.tenant == tenant, runs.state.in_((HELD, RUNNING))))
     ).scalars()
     for run_id in waiting.all():
         with open_run(transaction, tenant, run_id) as run:
             if is_covered(transaction, run):
+                continue
+            if run.state == HELD and _is_held_still(transaction, run):
                 continue
             if run.state == HELD:
                 run.move(Move.RELEASE)
@@ -100,8 +104,12 @@ def release(transaction: Transaction, tenant: str, latch: str, released_by: str)
                     resume_if_possible(transaction, run, "released")
                 else:
                     go_on(transaction, run)
-            elif run.worker and row.kind == latch_records.HOLD:
-                _tell(transaction, run, worker_pb2.STOP_MODE_CONTINUE, latch)
+            elif (
+                run.worker
+                and row.kind == latch_records.HOLD
+                and covers(lifted, Subject(run.id, run.thread, run.agent))
+            ):
+                tell(transaction, run, worker_pb2.STOP_MODE_CONTINUE, str(Name(tenant, "latches", latch)))
 
 
 def stop_report(transaction: Transaction, worker: str, report: worker_pb2.StopReport) -> None:
@@ -115,6 +123,9 @@ def stop_report(transaction: Transaction, worker: str, report: worker_pb2.StopRe
             return
         given_back = set(report.not_started)
         for row in steps.open_steps(transaction, run.tenant, run.id):
+            if row.worker != worker:
+                # Of an earlier lease: this worker can't know what became of it.
+                continue
             if row.key in given_back:
                 steps.close(transaction, run, row, steps.NOT_STARTED)
             else:
@@ -138,6 +149,27 @@ def mark_unreachable(transaction: Transaction, tenant: str, run: str) -> None:
             update(schema.latch_steps).where(mine).values(status=latch_pb2.LATCH_STEP_STATUS_UNREACHABLE)
         )
         transaction.publication.latches.extend(touched)
+
+
+def tell(transaction: Transaction, run: RunRecord, mode: worker_pb2.StopMode.ValueType, latch: str) -> None:
+    """Tell the worker that holds the run's lease how to stop, after the commit.
+
+    :param latch: the name of the latch for which it is done.
+    """
+    stop = worker_pb2.Stop(
+        lease=worker_pb2.Lease(run=run.name, epoch=run.epoch),
+        mode=mode,
+        latch=latch,
+        grace_seconds=GRACE_SECONDS,
+    )
+    transaction.publication.to_workers.append((run.worker, worker_pb2.ServerMessage(stop=stop)))
+
+
+def _is_held_still(transaction: Transaction, run: RunRecord) -> bool:
+    """True where the latch that the run was held by has not been lifted: a tool's hold covers a call, not its run."""
+    held_by = last_event(transaction, run, run_pb2.EVENT_TYPE_HELD).get("latch", "")
+    active = latch_records.active(transaction, run.tenant)
+    return any(str(Name(run.tenant, "latches", latch.id)) == held_by for latch in active)
 
 
 def _require_target(transaction: Transaction, tenant: str, wanted: NewLatch) -> None:
@@ -184,7 +216,10 @@ def _list_open_effects(transaction: Transaction, run: RunRecord, latch: str, wan
             "key": row.key,
             "step": row.id,
             "tool": row.tool,
-            "status": latch_pb2.LATCH_STEP_STATUS_OPEN,
+            # What an earlier lease's worker has open is out of reach until it reports or is known to be dead.
+            "status": latch_pb2.LATCH_STEP_STATUS_OPEN
+            if row.worker == run.worker
+            else latch_pb2.LATCH_STEP_STATUS_UNREACHABLE,
         }
         for row in steps.open_steps(transaction, run.tenant, run.id)
         if wanted.scope != "tool" or row.tool == wanted.target
@@ -204,7 +239,7 @@ def _stop(transaction: Transaction, run: RunRecord, latch: str, wanted: NewLatch
     """Stop a run or begin to; True where nothing of it can start any more."""
     name = str(Name(run.tenant, "latches", latch))
     if wanted.kind == latch_records.HOLD:
-        return _hold(transaction, run, latch, name)
+        return _hold(transaction, run, name)
     if run.state == HALTING:
         return False
     at_work = run.state == RUNNING and bool(run.worker)
@@ -216,30 +251,20 @@ def _stop(transaction: Transaction, run: RunRecord, latch: str, wanted: NewLatch
         by=wanted.on_behalf_of or wanted.created_by,
     )
     if at_work:
-        _tell(transaction, run, worker_pb2.STOP_MODE_HALT, latch)
+        tell(transaction, run, worker_pb2.STOP_MODE_HALT, name)
         return False
     if run.worker:
         # Parked: its host waits with nothing open, and is let go.
-        _tell(transaction, run, worker_pb2.STOP_MODE_DROP, latch)
+        tell(transaction, run, worker_pb2.STOP_MODE_DROP, name)
     end(transaction, run, Move.SETTLE, run_pb2.EVENT_TYPE_HALTED, killed=False)
     return True
 
 
-def _hold(transaction: Transaction, run: RunRecord, latch: str, name: str) -> bool:
+def _hold(transaction: Transaction, run: RunRecord, name: str) -> bool:
     if run.state == RUNNING and run.worker:
-        _tell(transaction, run, worker_pb2.STOP_MODE_HOLD, latch)
+        tell(transaction, run, worker_pb2.STOP_MODE_HOLD, name)
         return False
     if run.state == AWAITING:
         run.move(Move.HOLD)
         run.emit(run_pb2.EVENT_TYPE_HELD, latch=name)
     return run.state != HALTING
-
-
-def _tell(transaction: Transaction, run: RunRecord, mode: worker_pb2.StopMode.ValueType, latch: str) -> None:
-    stop = worker_pb2.Stop(
-        lease=worker_pb2.Lease(run=run.name, epoch=run.epoch),
-        mode=mode,
-        latch=str(Name(run.tenant, "latches", latch)),
-        grace_seconds=GRACE_SECONDS,
-    )
-    transaction.publication.to_workers.append((run.worker, worker_pb2.ServerMessage(stop=stop)))

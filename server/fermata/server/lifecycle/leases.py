@@ -11,7 +11,7 @@ from sqlalchemy import and_, or_, select, update
 
 from fermata.server.agents.revisions import Revisions
 from fermata.server.latches import records as latch_records
-from fermata.server.latches.coverage import Subject, strictest
+from fermata.server.latches.coverage import ActiveLatch, Subject, strictest
 from fermata.server.ledger import steps
 from fermata.server.lifecycle.ending import end
 from fermata.server.lifecycle.resumption import build_resume
@@ -57,6 +57,16 @@ class Leases:
         run.epoch += 1
         run.worker = worker
         run.emit(run_pb2.EVENT_TYPE_LEASED, worker=worker, epoch=run.epoch)
+        self._capacity.taken(worker, run.name)
+        self.assign(transaction, run, restarted=restarted)
+        return True
+
+    def assign(self, transaction: Transaction, run: RunRecord, *, restarted: bool) -> None:
+        """Tell the worker that holds the lease to run it, after the commit. To a worker that runs it already this says nothing new.
+
+        :param restarted: recorded steps may exist.
+        """
+        revision = self._revisions.get(transaction, run.tenant, run.agent, run.revision)
         assign = worker_pb2.Assign(
             lease=worker_pb2.Lease(run=run.name, epoch=run.epoch),
             thread=str(Name(run.tenant, "threads", run.thread)),
@@ -70,30 +80,33 @@ class Leases:
             assign.resume.CopyFrom(build_resume(transaction, run))
         else:
             json_format.Parse(run.input, assign.input)
-        self._capacity.taken(worker, run.name)
-        transaction.publication.to_workers.append((worker, worker_pb2.ServerMessage(assign=assign)))
-        return True
+        transaction.publication.to_workers.append((run.worker, worker_pb2.ServerMessage(assign=assign)))
 
     def claim(self, transaction: Transaction) -> int:
         """Lease what waits, oldest first, for as long as workers have room; return how many were leased."""
         table = schema.runs.c
-        waiting = transaction.execute(
-            select(table.tenant, table.id, table.thread, table.agent)
-            .where(and_(or_(table.state == QUEUED, table.state == RUNNING), table.worker == ""))
-            .order_by(table.n)
-            .limit(CLAIMED_AT_ONCE)
-        ).fetchall()
-        latches = {
-            tenant: latch_records.active(transaction, tenant) for tenant in {row.tenant for row in waiting}
-        }
-        leased = 0
-        for row in waiting:
-            if strictest(latches[row.tenant], Subject(row.id, row.thread, row.agent)) is not None:
-                continue
-            with open_run(transaction, row.tenant, row.id) as run:
-                if not self.grant_now(transaction, run):
-                    break
-            leased += 1
+        waits = and_(or_(table.state == QUEUED, table.state == RUNNING), table.worker == "")
+        latches: dict[str, list[ActiveLatch]] = {}
+        leased, last = 0, 0
+        while leased < CLAIMED_AT_ONCE:
+            waiting = transaction.execute(
+                select(table.n, table.tenant, table.id, table.thread, table.agent)
+                .where(and_(waits, table.n > last))
+                .order_by(table.n)
+                .limit(CLAIMED_AT_ONCE)
+            ).fetchall()
+            for row in waiting:
+                last = row.n
+                if row.tenant not in latches:
+                    latches[row.tenant] = latch_records.active(transaction, row.tenant)
+                if strictest(latches[row.tenant], Subject(row.id, row.thread, row.agent)) is not None:
+                    continue
+                with open_run(transaction, row.tenant, row.id) as run:
+                    if not self.grant_now(transaction, run):
+                        return leased
+                leased += 1
+            if len(waiting) < CLAIMED_AT_ONCE:
+                break
         return leased
 
 
@@ -107,7 +120,17 @@ def lose_worker(transaction: Transaction, worker: str, reason: str, *, dead: boo
     held = transaction.execute(select(runs.tenant, runs.id).where(runs.worker == worker)).fetchall()
     if dead:
         _mark_dead(transaction, worker)
-    return [lose_lease(transaction, row.tenant, row.id, reason, dead=dead) for row in held]
+    lost = [lose_lease(transaction, row.tenant, row.id, reason, dead=dead) for row in held]
+    if dead:
+        _close_what_it_left(transaction, worker, reason)
+    return lost
+
+
+def _close_what_it_left(transaction: Transaction, worker: str, reason: str) -> None:
+    """Close what a dead worker had open in runs whose lease it had lost before, by silence or by a halt."""
+    for row in steps.open_of_worker(transaction, worker):
+        with open_run(transaction, row.tenant, row.run) as run:
+            steps.close(transaction, run, row, steps.KILLED, error=f"its process ended: {reason}")
 
 
 def lose_lease(transaction: Transaction, tenant: str, run: str, reason: str, *, dead: bool) -> str:
@@ -123,6 +146,8 @@ def lose_lease(transaction: Transaction, tenant: str, run: str, reason: str, *, 
                 end(transaction, record, Move.SETTLE, run_pb2.EVENT_TYPE_HALTED, killed=True)
         else:
             record.worker = ""
+            # A hold waits no longer: without a lease no gate lets anything through, and what it covers is not leased.
+            latch_records.run_stopped(transaction, tenant, run)
             transaction.publication.work_available = True
         return record.name
 

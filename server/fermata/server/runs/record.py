@@ -155,6 +155,20 @@ def open_run(transaction: Transaction, tenant: str, run: str) -> Iterator[RunRec
     record._save()
 
 
+def last_event(
+    connection: Any, run: RunRecord, kind: run_pb2.EventType.ValueType | None = None
+) -> dict[str, Any]:
+    """The facts of the newest event in the store, of this kind where one is given, and its ``type``; empty where there is none."""
+    table = schema.events.c
+    where = [table.tenant == run.tenant, table.run == run.id]
+    if kind is not None:
+        where.append(table.type == kind)
+    row = connection.execute(
+        select(table.type, table.data).where(and_(*where)).order_by(table.sequence.desc()).limit(1)
+    ).first()
+    return {} if row is None else {**json.loads(row.data), "type": row.type}
+
+
 def to_event(values: Any) -> run_pb2.Event:
     """An event of the API from a mapping with the columns of ``events``."""
     data = struct_pb2.Struct()

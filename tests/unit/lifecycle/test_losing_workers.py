@@ -1,0 +1,189 @@
+"""A worker is gone: what it held goes on elsewhere, and what it may have done is not done again unasked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from fermata.server.errors import DomainError
+from fermata.server.lifecycle import leases
+from fermata.v1 import latch_pb2, worker_pb2
+
+PROCEED = worker_pb2.GATE_VERDICT_PROCEED
+ASK = worker_pb2.GATE_VERDICT_ASK
+RECORDED = worker_pb2.GATE_VERDICT_RECORDED
+REFUSE = worker_pb2.GATE_VERDICT_REFUSE
+ALLOW = "version: 1\nrules:\n  - {id: all, decide: ALLOW}\n"
+
+
+def _working(world: Any, effect: str = "UNSAFE") -> str:
+    world.agent()
+    world.policy(ALLOW)
+    run = world.started()
+    assert world.gate(run, nonce="n", effect=effect).verdict == PROCEED
+    return str(run)
+
+
+def _again(world: Any, run: str, worker: str = "w2") -> None:
+    world.room.worker = worker
+    assert world.claim() == 1
+    world.room.worker = None
+    assert world.run(run).worker == worker
+
+
+def test_the_run_of_a_lost_worker_is_leased_again_under_a_greater_epoch(world: Any) -> None:
+    run = _working(world)
+    world.lose(dead=True)
+    assert (world.state(run), world.run(run).worker) == ("RUNNING", "")
+    assert world.work_available
+    _again(world, run)
+    assert world.run(run).epoch == 2
+    assert world.events(run)[-2:] == ["LEASE_LOST", "LEASED"]
+
+
+def test_a_worker_that_lost_its_lease_writes_nothing_more(world: Any) -> None:
+    run = _working(world)
+    world.lose(dead=False)
+    _again(world, run)
+    for body in ({"finish": worker_pb2.Finish(answer="late")}, {"park": worker_pb2.Park()}):
+        with pytest.raises(DomainError) as refused:
+            world.host(run, worker="w1", epoch=1, **body)
+        assert refused.value.reason == "STALE_EPOCH"
+    with pytest.raises(DomainError):
+        world.gate(run, step="s2", worker="w1", epoch=1)
+    assert world.state(run) == "RUNNING"
+
+
+def test_a_worker_that_lost_its_lease_may_still_say_how_its_step_ended(world: Any) -> None:
+    run = _working(world)
+    world.lose(dead=False)
+    _again(world, run)
+    reply = world.closed(run, "n", worker="w1", epoch=1)
+    assert reply.error.reason == "STALE_EPOCH"
+    answer = world.gate(run, worker="w2")
+    assert (answer.verdict, answer.message) == (RECORDED, "done")
+
+
+@pytest.mark.parametrize("effect", ["READ", "IDEMPOTENT"])
+def test_what_may_be_repeated_is_repeated(world: Any, effect: str) -> None:
+    run = _working(world, effect)
+    world.lose(dead=True)
+    _again(world, run)
+    answer = world.gate(run, effect=effect, worker="w2")
+    assert (answer.verdict, answer.attempt) == (PROCEED, 2)
+
+
+@pytest.mark.parametrize(("dead", "again"), [(True, True), (False, False)])
+def test_an_unsafe_effect_in_doubt_goes_to_a_person_and_again_is_offered_only_for_the_dead(
+    world: Any, dead: bool, again: bool
+) -> None:
+    run = _working(world)
+    world.lose(dead=dead)
+    _again(world, run)
+    answer = world.gate(run, worker="w2")
+    assert answer.verdict == ASK
+    [approval] = world.pending(run)
+    if not again:
+        with pytest.raises(DomainError) as refused:
+            world.decide(approval, "DO_AGAIN")
+        assert refused.value.reason == "DECISION_NOT_ALLOWED"
+        return
+    world.decide(approval, "DO_AGAIN")
+    repeated = world.gate(run, worker="w2")
+    assert (repeated.verdict, repeated.attempt) == (PROCEED, 2)
+
+
+@pytest.mark.parametrize(
+    ("decision", "verdict", "reason"), [("IT_HAPPENED", RECORDED, ""), ("GIVE_UP", REFUSE, "ABANDONED")]
+)
+def test_what_a_person_knows_about_an_effect_is_what_the_graph_gets(
+    world: Any, decision: str, verdict: int, reason: str
+) -> None:
+    run = _working(world)
+    world.lose(dead=True)
+    _again(world, run)
+    world.gate(run, worker="w2")
+    [approval] = world.pending(run)
+    world.decide(approval, decision)
+    answer = world.gate(run, worker="w2")
+    assert (answer.verdict, answer.reason) == (verdict, reason)
+
+
+def test_a_repeated_gate_gets_the_same_answer(world: Any) -> None:
+    run = _working(world)
+    history = world.events(run)
+    again = world.gate(run, nonce="n")
+    assert (again.verdict, again.attempt) == (PROCEED, 1)
+    assert world.events(run) == history
+
+
+def test_a_run_whose_hosts_keep_dying_fails(world: Any) -> None:
+    world.agent()
+    run = world.started()
+    for _ in range(leases.MAX_HOST_DEATHS - 1):
+        world.tx(lambda tx: leases.lose_host(tx, "default", run, "exit 9", "segfault"))
+        assert world.state(run) == "RUNNING"
+        _again(world, run, "w1")
+    world.tx(lambda tx: leases.lose_host(tx, "default", run, "exit 9", "segfault"))
+    assert (world.state(run), world.run(run).error.reason) == ("FAILED", "HOST_DIED")
+
+
+def test_a_run_that_waits_does_not_need_its_worker(world: Any) -> None:
+    world.agent()
+    run = world.started()
+    world.gate(run)
+    world.park(run, "s1")
+    world.lose(dead=True)
+    assert world.state(run) == "AWAITING"
+    world.decide(world.pending(run)[0])
+    _again(world, run)
+    assert world.gate(run, worker="w2").verdict == PROCEED
+
+
+def test_the_death_of_a_halting_runs_worker_settles_the_halt(world: Any) -> None:
+    run = _working(world)
+    latch = world.latch("HALT", "run", run)
+    world.lose(dead=True)
+    assert (world.state(run), world.latch_state(latch)) == ("HALTED", "SETTLED")
+    [step] = world.latch_message(latch).steps
+    assert step.status == latch_pb2.LATCH_STEP_STATUS_KILLED
+
+
+def test_a_hold_settles_when_the_run_that_it_waits_for_has_lost_its_worker(world: Any) -> None:
+    run = _working(world)
+    latch = world.latch("HOLD", "run", run)
+    world.lose(dead=True)
+    assert world.latch_state(latch) == "SETTLED"
+    world.room.worker = "w2"
+    assert world.claim() == 0
+    world.release(latch)
+    assert world.claim() == 1
+
+
+def test_a_halt_over_a_silent_workers_effect_settles_only_when_its_death_is_confirmed(world: Any) -> None:
+    run = _working(world)
+    world.lose(dead=False)
+    latch = world.latch("HALT", "run", run)
+    assert world.latch_state(latch) == "LATCHED"
+    world.lose(dead=True)
+    assert world.latch_state(latch) == "SETTLED"
+    [step] = world.latch_message(latch).steps
+    assert step.status == latch_pb2.LATCH_STEP_STATUS_KILLED
+
+
+def test_a_second_report_of_a_death_changes_nothing(world: Any) -> None:
+    run = _working(world)
+    world.lose(dead=True)
+    history = world.events(run)
+    world.lose(dead=True)
+    assert world.events(run) == history
+
+
+def test_a_leases_worker_knows_what_it_does_not_hold_any_more(world: Any) -> None:
+    run = _working(world)
+    world.lose(dead=False)
+    _again(world, run)
+    believed = [world.lease(run, 1)]
+    granted = world.tx(lambda tx: leases.leases_of(tx, "w1"))
+    assert leases.lost(believed, granted) == believed
