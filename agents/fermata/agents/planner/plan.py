@@ -831,7 +831,7 @@ class Planner:
                 pending=Pending(reading.body, (tool.name,), tuple(p.name for p in missing)),
             )
         if not tool.reads:
-            loose = self._unplaced(filling, reading)
+            loose = self._unplaced(filling, reading, item.derive)
             if loose:
                 return Decision(
                     "ask",
@@ -840,7 +840,9 @@ class Planner:
                 )
         return None
 
-    def _unplaced(self, filling: Filling, reading: Reading) -> str:
+    def _unplaced(
+        self, filling: Filling, reading: Reading, derive: tuple[Param, Quantity, int] | None = None
+    ) -> str:
         """A day, a time or a quantity of the request that no argument took: doing it without would be something else."""
         body = reading.body
         for w in find_times(body, self.today):
@@ -852,6 +854,8 @@ class Planner:
                 return body[w.start : w.end]
         for q in find_quantities(body):
             if any(a < q.end and q.start < b for a, b in filling.used) or q.unit is None and not q.digits:
+                continue
+            if derive is not None and q == derive[1]:
                 continue
             if any(
                 isinstance(v, int | float) and abs(float(v) - q.value) < 1e-9 for v in filling.args.values()
