@@ -110,7 +110,9 @@ class StopLineArguments(_Arguments):
     """Arguments of ``stop_line``."""
 
     line: Line
-    reason: Annotated[str, Field(min_length=1, max_length=500, description="Why the line has to stop.")]
+    reason: Annotated[
+        str, Field(min_length=1, max_length=500, description="Why the line has to stop, where it was said.")
+    ] = "no reason was given"
 
 
 class StartLineArguments(_Arguments):
@@ -186,7 +188,7 @@ async def _set_speed(line: str, rpm: int) -> dict[str, Any]:
     }
 
 
-async def _stop_line(line: str, reason: str) -> dict[str, Any]:
+async def _stop_line(line: str, reason: str = "no reason was given") -> dict[str, Any]:
     async with PlantClient() as plant:
         sequence = await plant.stop_line(line, reason)
         after, settled = await _settled(plant, line, sequence)
