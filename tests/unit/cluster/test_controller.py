@@ -249,5 +249,3 @@ async def test_actors_outlive_the_controller_unless_they_are_killed(stage: Stage
     await stage.begin()
     await stage.controller.kill_all()
     assert all(actor.killed for actor in stage.cluster.started)
-
-

@@ -6,8 +6,8 @@ server and the dashboard's head: a third of the start time, 310 MB and most of t
 for then the actors could not outlive it. ``Node`` is no public API: it is used here and nowhere else, and a
 test starts it. Another cluster, started in any way, is joined with ``--ray-address``.
 
-Writes one JSON line ``{"event": "started"}`` to ``--ready-fd``. Ends on SIGTERM, or with status 70 when one
-of its processes ends.
+To be started as the leader of a session, for with it ends its session. Writes one JSON line ``{"event":
+"started"}`` to ``--ready-fd``. Ends on SIGTERM, or with status 70 when one of its processes ends.
 """
 
 from __future__ import annotations
@@ -19,12 +19,15 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from ray._private.node import Node
 from ray._private.parameter import RayParams
 
+from fermata.server.up.proc import in_session, kill_all, process_table
+
 POLL_SECONDS = 0.5
+KILL_SECONDS = 5.0
 FAILED_EXIT_CODE = 70
 
 
@@ -35,7 +38,7 @@ class _LeanHead(Node):
         """Does nothing: Ray works without."""
 
 
-def main(arguments: list[str] | None = None) -> int:
+def main(arguments: list[str] | None = None) -> NoReturn:
     """Starts the head and waits for its end."""
     parser = argparse.ArgumentParser(prog="python -m fermata.server.cluster.head", description=__doc__)
     parser.add_argument("--ip", required=True, help="address of this node; other nodes must reach it")
@@ -46,7 +49,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--object-store-bytes", required=True, type=int)
     parser.add_argument("--ready-fd", type=int)
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, lambda *_: _end(0))
     parameters = RayParams(
         node_ip_address=options.ip,
         gcs_server_port=options.port,
@@ -57,16 +60,27 @@ def main(arguments: list[str] | None = None) -> int:
         include_log_monitor=cast("Any", False),
         no_monitor=True,
     )
-    head: Any = _LeanHead(parameters, head=True, shutdown_at_exit=True, spawn_reaper=True)
+    head: Any = _LeanHead(parameters, head=True, shutdown_at_exit=False, spawn_reaper=False)
     if options.ready_fd is not None:
         os.write(options.ready_fd, json.dumps({"event": "started", "address": head.address}).encode() + b"\n")
     while not (dead := head.dead_processes()):
         time.sleep(POLL_SECONDS)
     names = ", ".join(sorted({str(kind) for kind, _ in dead}))
     print(f"RAY_FAILED: {names} ended; the cluster ends with it.", file=sys.stderr)
-    head.kill_all_processes(check_alive=False, allow_graceful=False)
-    return FAILED_EXIT_CODE
+    _end(FAILED_EXIT_CODE)
+
+
+def _end(status: int) -> NoReturn:
+    """Ends all of this session, and then this process. Nothing in Ray is worth a farewell: the actors were
+    ended before, or lost their cluster; one that is only just starting would wait half a minute for it.
+    """
+    me = os.getpid()
+    if os.getsid(0) == me:
+        kill_all(
+            lambda: [entry for entry in in_session(process_table(), me) if entry.pid != me], KILL_SECONDS
+        )
+    os._exit(status)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

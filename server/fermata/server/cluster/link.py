@@ -52,7 +52,7 @@ class _BrokenError(Exception):
 
 
 @dataclass(eq=False)
-class _Entry:
+class Entry:
     message: WorkerMessage
     size: int
     key: Key | None = None
@@ -60,16 +60,16 @@ class _Entry:
 
 
 @dataclass(eq=False)
-class _Outbox:
+class Outbox:
     """What waits to be written, and what was written and waits for an answer."""
 
-    queue: deque[_Entry] = field(default_factory=deque)
+    queue: deque[Entry] = field(default_factory=deque)
     queued_bytes: int = 0
-    unanswered: dict[Key, _Entry] = field(default_factory=dict)
-    facts: deque[_Entry] = field(default_factory=lambda: deque(maxlen=KEPT_FACTS))
+    unanswered: dict[Key, Entry] = field(default_factory=dict)
+    facts: deque[Entry] = field(default_factory=lambda: deque(maxlen=KEPT_FACTS))
 
     def put(self, message: WorkerMessage, key: Key | None, fact: bool) -> None:
-        entry = _Entry(message, message.ByteSize(), key)
+        entry = Entry(message, message.ByteSize(), key)
         if key is not None:
             self.unanswered[key] = entry
         if fact:
@@ -119,7 +119,7 @@ class ServerLink:
         self._hello = hello
         self._on_welcome = on_welcome
         self._on_message = on_message
-        self._outbox = _Outbox()
+        self._outbox = Outbox()
         self._something = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()

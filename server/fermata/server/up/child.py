@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import signal
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from fermata.server.up.errors import ChildFailedError
+from fermata.server.up.errors import CONFIG_EXIT_CODE, ChildFailedError
 from fermata.server.up.proc import die_with_parent, in_session, kill_all, process_table
 from fermata.server.up.restart import GiveUp, after_exit
 
@@ -20,6 +21,7 @@ LOG_BYTES = 10 * 1024 * 1024
 """A log that is longer when its child starts is set aside, in place of the one set aside before."""
 TAIL_BYTES = 4096
 KILL_SECONDS = 5.0
+CHILD_ERROR = re.compile(r"^error \[(?P<reason>[A-Z_]+)\] (?P<message>.+)$", re.MULTILINE)
 
 Ready = Callable[["Child", int], Awaitable[None]]
 """Returns once a started child can be used; the second argument reads its ready pipe."""
@@ -91,13 +93,7 @@ class Child:
                 was_ready=self.first_ready.is_set(),
             )
             if isinstance(decision, GiveUp):
-                raise ChildFailedError(
-                    "CHILD_FAILED",
-                    f"{self.spec.title} can't run (it ended with {exit_code}, see {self.log}):\n{self.tail()}",
-                    child=self.spec.name,
-                    exit_code=exit_code,
-                    log=str(self.log),
-                )
+                raise self._failure(exit_code)
             failures = decision.failures
             self._tell(
                 f"{self.spec.title} ended with {exit_code} after {lived:.1f} s; "
@@ -134,6 +130,14 @@ class Child:
                 return file.read().decode(errors="replace").strip()
         except OSError:
             return ""
+
+    def _failure(self, exit_code: int) -> ChildFailedError:
+        facts = {"child": self.spec.name, "log": str(self.log)}
+        if exit_code == CONFIG_EXIT_CODE and (said := CHILD_ERROR.search(self.tail())):
+            # It has said itself what is wrong, in the way in which all of ours do.
+            return ChildFailedError(said["reason"], said["message"], exit_code=exit_code, **facts)
+        message = f"{self.spec.title} can't run: it ended with {exit_code}. From {self.log}:\n{self.tail()}"
+        return ChildFailedError("CHILD_FAILED", message, exit_code=exit_code, **facts)
 
     async def _live(self, started: float) -> int:
         self.spec.before()
