@@ -157,7 +157,7 @@ class Story:
                 self._tell.person(f"Yes: {approval.tool} {args}")
                 await self._client.approvals.approve(approval)
 
-        seen = await self._ask("stop line 2, I want to clean it", decide)
+        seen = await self._ask("stop line 2, please", decide)
         line = await self._read("line-2")
         self._check(asked[0] == "stop_line", "the stop was asked for")
         self._check(line["state"] == "RUNNING", f"line-2 still runs, at {line['speed_rpm']:.0f} rpm")
