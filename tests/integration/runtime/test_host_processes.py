@@ -167,6 +167,19 @@ async def test_the_last_words_of_a_host_that_died_are_told(start: Any) -> None:
     assert "last words" in end.stderr
 
 
+async def test_a_zygote_outlives_hosts_that_die_while_they_speak(start: Any) -> None:
+    zygote = await start()
+    for _ in range(6):
+        hosts = [await zygote.fork() for _ in range(3)]
+        for host in hosts:
+            await send_run(host, "crash")
+        for host in hosts:
+            with pytest.raises(AssertionError):
+                await answer_until(host, "finish")
+            assert (await host.ended()).exit_code == 9
+    assert alive(zygote.pid)
+
+
 async def test_a_graph_that_starts_threads_gets_hosts_that_are_not_forked(start: Any) -> None:
     zygote = await start("threaded.py:graph")
     assert not zygote.forkable

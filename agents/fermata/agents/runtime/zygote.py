@@ -121,7 +121,8 @@ class Zygote:
             elif key.fd == self._woken:
                 os.read(self._woken, 4096)
                 self._reap()
-            elif key.data is not None:
+            elif self._hosts.get(key.data.pid) is key.data:
+                # Else it was buried a moment ago, in this same turn, and its pipe is closed.
                 self._listen(key.data)
         return True
 
