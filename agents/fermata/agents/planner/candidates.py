@@ -160,6 +160,8 @@ def _directed(c: Candidate, param: Param, words: Words) -> Candidate:
     shift = 0.0
     if source and near and near[0] in ("from", "out", "off", "leaving", "since"):
         shift = 0.3
+    elif source and near and near[0] == "of" and before[-2:-1] == ["out"]:
+        shift = 0.3
     elif source and (said_to or (behind and behind[0] in ("until",))):
         shift = -0.5
     elif target and said_to:
@@ -208,6 +210,9 @@ def _which(param: Param, words: Words) -> list[Candidate]:
         if any(base == n or (related(base, n) and len(base) > 3) for n in nouns):
             j = i + 1
             while j < len(tokens) and tokens[j].low in ("number", "no", "nr", "#", "numbers", "is", "id"):
+                j += 1
+            between = j < len(tokens) and not read_number(tokens, j) and lemma(tokens[j].low) in words.vocabulary
+            if between and j + 1 < len(tokens) and tokens[j + 1].text.isdigit():
                 j += 1
             first = True
             while j < len(tokens):
@@ -449,6 +454,8 @@ def _literal(
             out.append(Candidate(value, tokens[i].start, tokens[i + len(span) - 1].end, 1.0))
         elif fold(lows[i]) == fold(raw):
             out.append(Candidate(value, tokens[i].start, tokens[i].end, 1.0))
+        elif i + 1 < len(tokens) and bases[i] in param.nouns and _initialled(raw, bases[i], lows[i + 1]):
+            out.append(Candidate(value, tokens[i].start, tokens[i + 1].end, 1.0))
         elif len(want) == 1 and len(want[0]) > 3 and related(bases[i], want[0]):
             out.append(Candidate(value, tokens[i].start, tokens[i].end, 0.9))
         elif len(want) > 1 and bases[i] in want and len(bases[i]) > 2:
@@ -467,6 +474,13 @@ def _literal(
         ):
             out.append(Candidate(value, -1, -1, 0.85))
     return out
+
+
+def _initialled(option: str, noun: str, number: str) -> bool:
+    """Whether "tank five" is the option T5."""
+    m = re.fullmatch(r"([A-Za-z]+)[-_]?(\d+)", option)
+    said = str(int(NUMBER_WORDS[number])) if number in NUMBER_WORDS else number
+    return bool(m) and noun.startswith(m[1].lower()) and m[2].lstrip("0") == said
 
 
 def _particle(tokens: tuple[Token, ...], i: int, words: Words) -> bool:
@@ -502,9 +516,9 @@ def _similar(param: Param, values: Sequence[Any], words: Words, meaning: Meaning
     """Options whose meaning a word or two of the text come close to. Names of single things have no such meaning."""
     values = [v for v in values if isinstance(v, str) and len(v) > 1 and not is_identifier(v)]
     resource = any(fold(str(v)) == fold(n.text) for v in values for n in words.names)
-    floor = DEFAULT.option_floor if param.required else DEFAULT.optional_option_floor
+    floor = DEFAULT.option_floor if param.required or set(param.words) & {"reason", "cause"} else DEFAULT.optional_option_floor
     floor = max(floor, DEFAULT.resource_floor) if resource else floor
-    own = {lemma(w) for v in values for w in split_name(v)} | set(param.nouns)
+    own = {lemma(w) for v in values for w in split_name(v)}
     tokens = [
         t
         for i, t in enumerate(words.tokens)
@@ -751,7 +765,9 @@ def _beside(param: Param, words: Words, nouns: Iterable[str], people: bool) -> l
             j += 1
         if run:
             out.append(Candidate(words.text[run[0].start : run[-1].end], run[0].start, run[-1].end, 0.9))
-        elif j < len(tokens) and _namelike(tokens[j], loose=j > i + 1):
+        elif j < len(tokens) and not words.text[tokens[j - 1].end : tokens[j].start].strip() and (
+            _namelike(tokens[j], loose=j > i + 1) or (j == i + 1 and j + 1 == len(tokens) and tokens[j].low not in STOPWORDS and tokens[j].text.isalpha() and not find_times(tokens[j].text, words.today))
+        ):
             out.append(Candidate(tokens[j].text, tokens[j].start, tokens[j].end, 0.85 if j > i + 1 else 0.7))
         k = i - 1
         while (
@@ -764,7 +780,7 @@ def _beside(param: Param, words: Words, nouns: Iterable[str], people: bool) -> l
         if k < i - 1 and not run:
             start, end = tokens[k + 1].start, tokens[i - 1].end
             if k >= 0 or lemma(tokens[0].low) not in known_verbs():
-                out.append(Candidate(words.text[start:end], start, end, 0.75))
+                out.append(Candidate(words.text[start:end], start, end, 0.75 if not words.text[start:end].isalpha() or words.text[start].isupper() else 0.55))
             elif k + 2 < i:
                 out.append(Candidate(words.text[tokens[k + 2].start : end], tokens[k + 2].start, end, 0.75))
     if not out:

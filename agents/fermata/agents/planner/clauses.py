@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
+from fermata.agents.planner.quantities import find_quantities
 from fermata.agents.planner.text import Token, known_verbs, lemma, mask_quotes, sentences, tokenize
 from fermata.agents.planner.words import DETERMINERS
 
@@ -49,6 +50,7 @@ _SEQUENCE: Final = re.compile(
     re.IGNORECASE,
 )
 _STATE_FRAGMENT: Final = re.compile(r"^(?:and )?(?:all |the |both |every )*[a-z]+(?: [a-z]+)? (?:on|off|out|up|down|open|shut|closed)(?: please)?\W*$", re.IGNORECASE)
+_OTHERWISE: Final = re.compile(r"^(?:otherwise|else|if not|or else)\b[\s,:]*(?=\S)", re.IGNORECASE)
 _TAG: Final = re.compile(r"^(?:please |and )?(?:will|would|can|could|won't) you(?: please)?$|^(?:ok|okay|right|all right|alright|yes|please|thanks)$", re.IGNORECASE)
 _ASKS: Final = re.compile(r"^(?:what|how|which|who|when|where|why|is|are|does|do|did|has|have|can|could|should|would|will|may|any)\b", re.IGNORECASE)
 
@@ -74,7 +76,7 @@ class Clause:
 
 _CORRECTION: Final = re.compile(
     r"(?:\s*(?:,|\.\.\.|…|—|-|–)\s*|\s+)(?:(?:no|oh|ah|wait|sorry|oops|hang on)[,\s]+)*(?:no|sorry|i mean|i meant|make (?:that|it)|or rather|rather|correction|scratch that|actually|no wait|wait)[,:\s]+(?:no[,\s]+|make (?:that|it) )?"
-    r"(?P<new>(?:(?:to|at|on|in|for|the|line|number)\s+)?[\w.:%°/-]+(?:\s+[\w%°/]+)?)\s*[.!]?$",
+    r"(?P<new>(?:(?:to|at|on|in|for|the|line|number)\s+)?[\w.:%°/-]+(?:\s+[\w%°/]+){0,3})\s*[.!]?$",
     re.IGNORECASE,
 )
 
@@ -90,6 +92,9 @@ def corrected(message: str) -> str:
     if first is None:
         return message
     figure = bool(re.match(r"[\d]", first.text))
+    said = find_quantities(head)
+    if said and find_quantities(new) and (figure or not said[-1].digits):
+        return head[: said[-1].start] + new[first.start :] + ("" if find_quantities(new)[0].unit else head[said[-1].end :])
     for token in reversed(tokens):
         alike = bool(re.match(r"\d", token.text)) if figure else bool(re.search(r"\d", first.text)) == bool(re.search(r"\d", token.text)) and first.text[:1].isupper() == token.text[:1].isupper()
         if alike and token.low not in known_verbs():
@@ -113,6 +118,11 @@ def split_clauses(message: str, verbs: frozenset[str] = frozenset()) -> tuple[Cl
         for part in parts:
             last = part is parts[-1]
             clause = replace(part, question=question and (last or bool(_ASKS.match(part.text))))
+            otherwise = _OTHERWISE.match(clause.text)
+            if otherwise and out and not clause.condition and out[-1].condition:
+                word = "if" if out[-1].condition_word == "unless" else "unless"
+                start_at = clause.start + otherwise.end()
+                clause = replace(clause, text=message[start_at : clause.end], start=start_at, condition=out[-1].condition, condition_word=word)
             if (
                 out
                 and clause.condition
@@ -200,6 +210,9 @@ def _conditioned(message: str, masked: str, a: int, b: int, link: str, verbs: fr
     if a >= b:
         return []
     text = masked[a:b]
+    if _bare_condition(text, verbs):
+        inner = _sentence(message, masked, a, b, verbs)
+        return [replace(inner[0], link=link or inner[0].link), *inner[1:]] if inner else []
     leading = _LEADING_CONDITION.match(text)
     if leading and _is_condition(leading, leading=True):
         inner = _sentence(message, masked, a, b, verbs)

@@ -60,6 +60,7 @@ class Filling:
     referred: set[str] = field(default_factory=set)
     weak: dict[str, float] = field(default_factory=dict)
     loose: list[tuple[int, int]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
     doubtful: dict[str, list[Any]] = field(default_factory=dict)
 
     @property
@@ -77,11 +78,16 @@ class Filling:
 
     def calls(self) -> list[dict[str, Any]]:
         """One argument set for each combination of coordinated values."""
+        if self.rows:
+            return [self._ordered({**self.args, **row}) for row in self.rows]
         sets = [dict(self.args)]
         for name, values in self.choices.items():
             sets = [{**s, name: v} for s in sets for v in values]
+        return [self._ordered(s) for s in sets]
+
+    def _ordered(self, args: dict[str, Any]) -> dict[str, Any]:
         order = [p.name for p in self.tool.params]
-        return [{k: s[k] for k in sorted(s, key=order.index)} for s in sets]
+        return {k: args[k] for k in sorted(args, key=order.index)}
 
 
 def fill(
@@ -91,6 +97,7 @@ def fill(
     out = Filling(tool)
     banned = {(_banned(p, excluded, clause, meaning, tool)) for p in tool.params} if excluded else set()
     _assign(out, clause, meaning, banned)
+    _parallel(out, clause, meaning)
     _texts(out, clause, support)
     _support(out, support, meaning, soft=False)
     _associated(out, clause, support)
@@ -148,7 +155,7 @@ def _assign(
             out.problems.append((param, c))
         else:
             out.args[param.name] = c.value
-            if c.soft or c.score < 0.5:
+            if c.soft or c.score < 0.5 or (param.kind == "name" and c.score <= 0.55):
                 out.weak[param.name] = 0.5
         if c.start >= 0:
             out.used.append((c.start, c.end))
@@ -180,6 +187,37 @@ def _coordinate(out: Filling, param: Param, first: Candidate, found: list[Candid
         values.sort(key=lambda c: c.start)
         out.choices[param.name] = [v.value for v in values]
         del out.args[param.name]
+
+
+def _parallel(out: Filling, clause: Words, meaning: Meaning) -> None:
+    """Pairs in one clause ("belt 1 for LX7 and belt 3 for LX8"): one row of arguments for each."""
+    found: dict[str, list[Candidate]] = {}
+    for param in out.tool.required:
+        if param.kind not in ("number", "enum", "name"):
+            continue
+        sure = sorted((c for c in candidates(param, clause, meaning, out.tool.params) if c.score >= 0.6 and not c.soft and not c.problem and c.start >= 0), key=lambda c: c.start)
+        distinct: list[Candidate] = []
+        for c in sure:
+            if not any(d.start < c.end and c.start < d.end for d in distinct):
+                distinct.append(c)
+        if len(distinct) > 1 and len({str(c.value) for c in distinct}) > 1:
+            found[param.name] = distinct
+    if len(found) < 2 or len({len(v) for v in found.values()}) != 1:
+        return
+    spans = [(c.start, c.end) for v in found.values() for c in v]
+    if any(a[0] < b[1] and b[0] < a[1] for i, a in enumerate(spans) for b in spans[i + 1 :]):
+        return
+    columns = list(found.values())
+    rows = list(zip(*columns, strict=True))
+    bounds = [(min(c.start for c in row), max(c.end for c in row)) for row in rows]
+    if any(a[1] > b[0] for a, b in zip(bounds, bounds[1:], strict=False)):
+        return
+    out.rows = [{name: c.value for name, c in zip(found, row, strict=True)} for row in rows]
+    for name in found:
+        out.choices.pop(name, None)
+        out.args[name] = out.rows[0][name]
+    out.problems = [p for p in out.problems if p[0].name not in found]
+    out.used = sorted({*out.used, *spans})
 
 
 def _list(out: Filling, param: Param, clause: Words, meaning: Meaning) -> None:

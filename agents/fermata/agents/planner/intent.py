@@ -115,7 +115,7 @@ _NEEDS_DOING: Final = re.compile(
     re.IGNORECASE,
 )
 _DELEGATION: Final = re.compile(
-    r"\b(?:deal with|take care of|sort (?:it|this|that|things)? ?out|handle|fix|see to|look after|attend to|do something about|work through|act on|resolve) (?:it|this|that|them|these|things|the (?:problem|issue|situation|matter|incident|case|fault|alarm))\b"
+    r"\b(?:take care of|do something about|deal with|see to|look after|attend to) \w+|\b(?:deal with|take care of|sort (?:it|this|that|things)? ?out|handle|fix|see to|look after|attend to|do something about|work through|act on|resolve) (?:it|this|that|them|these|things|the (?:problem|issue|situation|matter|incident|case|fault|alarm))\b"
     r"|\b(?:follow|run|use|execute|do|apply|go through|go by|work through|start|carry out|observe|respect|keep to|perform|stick to|go by|according to|as per|per|as) (?:the |its |our |that |this |your )?(?:\w+[ -]){0,4}(?:runbooks?|procedures?|playbooks?|checklists?|routines?|sops?|steps|instructions|rules|protocols?|guide|manual|drills?)\b"
     r"|\bwhat the (?:runbook|procedure|playbook|checklist|protocol|manual) says\b|\bthere(?:'s| is) a (?:runbook|procedure|playbook|checklist|routine|protocol)\b|\bas (?:the )?(?:runbook|procedure|playbook|checklist|routine|protocol)s? (?:says?|describes?|tells?|demands?|wants?)\b|\bby the book\b|\bdo what(?:'s| is) (?:needed|necessary|right)\b|\bdo the needful\b|\bplease (?:help|act)\b",
     re.IGNORECASE,
@@ -146,6 +146,8 @@ def read_intent(clause: Clause, verbs: frozenset[str] = frozenset()) -> Reading:
     """Classify `clause`; `verbs` are further base forms that can begin a request."""
     text = clause.text
     masked = mask_quotes(text)
+    if re.fullmatch(r"\W*(?:[A-Z][\w.]*\s*){0,3}:?\s*█+\W*", masked):
+        return Reading(clause, Intent.REPORT, text)
     if _LOOKING.match(masked.strip()):
         return Reading(clause, Intent.STATEMENT, text)
     if _CONSENT.match(masked.strip()):
@@ -221,7 +223,7 @@ def read_intent(clause: Clause, verbs: frozenset[str] = frozenset()) -> Reading:
         return Reading(clause, Intent.NEED, body, excluded)
     if polite and re.match(r"^(?:please|any chance of)", core, re.IGNORECASE):
         return Reading(clause, Intent.FRAGMENT, body, excluded)
-    if _verbal(inner, verbs) and not re.match(
+    if _verbal(inner, verbs) and not _subject_first(inner) and not re.match(
         r"^\w+ (?:is|are|was|were|has|have|had|will|'s)\b", inner, re.IGNORECASE
     ):
         if _PAST.search(core) and re.match(r"^\w+ed\b", inner):
@@ -229,12 +231,15 @@ def read_intent(clause: Clause, verbs: frozenset[str] = frozenset()) -> Reading:
         return Reading(clause, Intent.REQUEST, _active(body), excluded)
     if _NEED.search(core):
         return Reading(clause, Intent.NEED, text[at:], excluded)
+    needed = _NEEDS_DOING.search(core)
+    if needed and needed["modal"].lower().startswith("need") and not asks and not _PAST.search(core):
+        return Reading(clause, Intent.NEED, text[at:], excluded)
     if _REPORT.search(core) or _past_tense(core) or (_PAST.search(core) and not asks):
         return Reading(clause, Intent.REPORT, text, excluded)
     if asks:
         return Reading(clause, Intent.QUESTION, text, excluded)
     if re.search(
-        r"\b(?:can|may|should) (?:now )?(?!be\b|have\b)\w+(?: \w+){0,4} (?:again|now)$", core, re.IGNORECASE
+        r"\b(?:can|may) (?:now )?(?:go(?: home)?|leave|be \w+ed|(?!be\b|have\b)\w+(?: \S+){0,4} (?:again|now))$", core, re.IGNORECASE
     ):
         return Reading(clause, Intent.NEED, text[at:], excluded)
     needs = _NEEDS_DOING.search(core)
@@ -313,6 +318,19 @@ def _verbal(text: str, verbs: frozenset[str]) -> bool:
             and tokens[1].low in ("the", "a", "all", "my", "our", "some")
         )
     return first in known_verbs() | verbs and (first == tokens[0].low)
+
+
+_NOMINAL: Final = re.compile(
+    r"^(?P<first>\w+)(?P<gap>(?: (?!that\b|which\b|who\b|the\b|a\b|an\b|it\b|them\b|whether\b|if\b|how\b|what\b|me\b|us\b)\S+){0,3}) (?:is|are|was|were|has|have|had|got|gets|will|would|can|could|must|needs?|should|may|might|does|did|seems|looks|failed|stays?|remains?)\b",
+    re.IGNORECASE,
+)
+_SPEAKING: Final = frozenset("tell check see make ensure verify let show notify inform say ask remind confirm find know look warn announce message radio note report mail text write page call ping get have keep".split())
+
+
+def _subject_first(text: str) -> bool:
+    """Whether what looks like a verb is the subject's noun: "build 8 got cancelled", "order 66 is late"."""
+    m = _NOMINAL.match(text)
+    return bool(m) and m["first"].lower() not in _SPEAKING
 
 
 def _past_tense(core: str) -> bool:

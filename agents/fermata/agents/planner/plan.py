@@ -23,7 +23,7 @@ from fermata.agents.planner.intent import Intent, Reading, read_intent
 from fermata.agents.planner.meaning import Meaning
 from fermata.agents.planner.names import catalogue, names_in_data
 from fermata.agents.planner.quantities import Quantity, find_quantities
-from fermata.agents.planner.ranking import Evidence, are_opposites, rank, tool_verbs, verb_fits, verb_groups, vocabulary
+from fermata.agents.planner.ranking import Evidence, are_opposites, is_foreign, rank, tool_verbs, verb_fits, verb_groups, vocabulary
 from fermata.agents.planner.readings import values_of
 from fermata.agents.planner.runbook import Runbook, find_runbooks, fitting
 from fermata.agents.planner.settings import DEFAULT, Settings
@@ -49,6 +49,8 @@ _SURE_VERB: Final = 0.4
 _CERTAIN: Final = 99.0
 _ABOUT: Final = 0.3
 _NAMED: Final = 0.8
+_STRONG_VERB: Final = 0.7
+_TWO_TYPED: Final = 0.5
 
 
 @dataclass(slots=True)
@@ -188,6 +190,9 @@ class Planner:
             r.intent in DOES for r in readings
         ):
             readings = self._delegated(readings)
+        either = next((r for r in readings if r.clause.link == "or" and r.intent is Intent.REQUEST), None)
+        if either is not None:
+            return Decision("ask", f"Which of the two do you want? You said “{text.strip()}”.")
         resolved = _without_repeats(self._resolve_all(readings))
         for item in resolved:
             if item.decision is not None and item.reading.intent in (*DOES, Intent.DELEGATION):
@@ -787,11 +792,17 @@ class Planner:
         if not best.tool.reads and best.features["verb"] < _SURE_VERB:
             if best.filling.weak and not trusted:
                 return Decision("ask", f"I am not sure what to do about “{reading.clause.text.strip()}”. " + cannot(self.tools) + " Which of these, if any?")
+            if is_foreign(best, reading.body) and best.features["typed"] < _TWO_TYPED and not trusted:
+                return Decision("refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools))
             floor += self.settings.verbless * (0.3 if trusted else 1.0)
             margin += self.settings.verbless * (0.1 if trusted else 0.3)
+        elif best.features["verb"] >= _STRONG_VERB and best.filling.complete and not best.features["unused"]:
+            floor -= self.settings.verbless / 2
         if best.score < floor or best.features["opposite"]:
             return Decision("refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools))
         if best.tool.reads:
+            if reading.intent is Intent.REQUEST and is_foreign(best, reading.body):
+                return Decision("refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools))
             return None
         rivals = [
             e for e in ranked[1:4]
@@ -1150,6 +1161,8 @@ def _needs_as_reasons(readings: list[Reading]) -> list[Reading]:
     out = list(readings)
     for i, (one, other) in enumerate(zip(readings, readings[1:], strict=False)):
         same = one.clause.sentence == other.clause.sentence and other.intent is Intent.REQUEST
+        if one.intent is Intent.FRAGMENT and same and re.search(r"\b(?:it|them|that|him|her)\b", other.body, re.IGNORECASE):
+            out[i] = replace(one, intent=Intent.STATEMENT)
         if one.intent is Intent.NEED and same and re.search(r"\b(?:needs?|has to|must|is due)\b", one.clause.text, re.IGNORECASE) and re.search(r"\b(?:it|them|that)\b", other.body, re.IGNORECASE):
             out[i] = replace(one, intent=Intent.STATEMENT)
     return out

@@ -150,7 +150,7 @@ def _article(tokens: tuple[Token, ...], i: int) -> tuple[float, Unit | None, int
     if nxt in _FRACTIONS and nxt != "third":
         of = i + 2 < len(tokens) and tokens[i + 2].low == "of"
         inner = _unit_behind_article(tokens, i + 3 if of else i + 2)
-        if inner is not None and (of or nxt == "half" or tokens[i + 2].low in ("an", "hour")):
+        if inner is not None and (of or nxt in ("half", "tenth", "fifth") or tokens[i + 2].low in ("an", "hour")):
             return _FRACTIONS[nxt], inner[0], inner[1], False
         return _FRACTIONS[nxt], _RATIO, i + 2, False
     if nxt == "third":
@@ -232,6 +232,9 @@ def read_number(
     elif _lows(tokens, end, 3) in (("and", "a", "half"), ("and", "a", "quarter")):
         value += _FRACTIONS[tokens[end + 2].low]
         end += 3
+        if end < len(tokens) and tokens[end].low in MULTIPLIERS:
+            value *= MULTIPLIERS[tokens[end].low]
+            end += 1
     return value, end, False
 
 
@@ -278,7 +281,7 @@ def _unit_behind_article(tokens: tuple[Token, ...], i: int) -> tuple[Unit, int] 
     if i < len(tokens) and tokens[i].low in ("a", "an", "the"):
         i += 1
     unit, stop = read_unit(tokens, i)
-    return None if unit is None or tokens[i].low in ("a",) else (unit, stop)
+    return None if unit is None or tokens[i].low in ("a",) else _per(tokens, stop, unit)
 
 
 def _and_a_half(tokens: tuple[Token, ...], i: int, value: float) -> tuple[float, int]:

@@ -51,6 +51,9 @@ _IDIOMS: Final = tuple(
         (r"\b(?:put|bring|get|take)\b.{1,30}\b(?:back )?(?:in|into|to) (?:service|operation|rotation|use)\b", "start"),
         (r"\b(?:take|pull|get)\b.{1,30}\bout of (?:service|operation|rotation|use)\b", "stop"),
         (r"\bcall\b.{1,30}\boff\b", "cancel"),
+        (r"\b(?:another|one more|a second) (?:go|try|run|shot|chance|spin)\b", "restart"),
+        (r"\bgo back to\b", "restore"),
+        (r"\b(?:get|call|bring|fetch)\b.{1,30}\b(?:up|over|down)? ?here\b", "send"),
         (r"\b(?:have|take) (?:a|another) (?:quick |closer )?look\b|\bkeep an eye\b", "read"),
         (r"\b(?:put|bring|go|take|set|switch)\b.{1,40}\bback\b", "restore"),
         (r"\b(?:make|get) (?:it|them|the \w+) (?:going|running|moving)\b", "start"),
@@ -229,6 +232,7 @@ def tool_verbs(
                 break
     tokens = [t.low for t in tokenize(description.split(".")[0]) if t.is_word]
     other: set[str] = set()
+    reading = bool(main & set(VERB_GROUPS["read"]))
     for i, low in enumerate(tokens[:24]):
         base = lemma(low)
         if base not in known_verbs():
@@ -236,7 +240,7 @@ def tool_verbs(
         phrases = [
             f"{base} {p}" for p in tokens[i + 1 : i + 7] if p in _PARTICLES and _groups_of(f"{base} {p}")
         ]
-        target = main if i == 0 else other
+        target = main if i == 0 and not reading else other
         if (
             i == 0
             or (tokens[i - 1] in ("or", "and", "to", ",", "then") or low == base)
@@ -372,6 +376,12 @@ def _typed(filling: Filling) -> float:
     loose = {p.name for p in filling.tool.params if p.kind in ("text", "boolean")}
     sure = [n for n in (*filling.args, *filling.choices) if n not in loose and n not in filling.weak and n not in filling.referred]
     return min(4.0, float(len(sure))) / 4
+
+
+def is_foreign(evidence: Evidence, text: str) -> bool:
+    """Whether the request has a telling verb of its own that the tool's words do not share."""
+    groups, verb = verb_groups(text)
+    return bool(verb) and verb not in _WEAK and evidence.features["verb"] == 0.0 and "read" not in groups
 
 
 def _reading(tool: Tool, groups: frozenset[str], verb: str, asks: bool) -> float:

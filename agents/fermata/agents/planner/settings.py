@@ -35,8 +35,8 @@ class Settings:
     verbless: float = 1.3
     read_margin: float = 0.0
     action_margin: float = 0.4
-    option_floor: float = 0.40
-    option_margin: float = 0.06
+    option_floor: float = 0.44
+    option_margin: float = 0.08
     resource_floor: float = 0.62
     optional_option_floor: float = 0.60
     answer_floor: float = 0.33

@@ -23,8 +23,8 @@ wear: worn, worn out, how worn, tool wear
 level: how full, fill level
 urgent: asap, emergency, pressing, right away, immediately, top priority, at once, immediate, life and death
 critical: really bad, very bad, serious, severe, worst, gravest, worst ones, grave, dire, life-threatening, catastrophic, red alert
-high: important, top, strong, elevated, intense, big, maximum priority, urgent, major, significant
-low: minor, unimportant, little, weak, small, no hurry, no rush, whenever, not urgent, trivial, gentle, slight, faint
+high: grave, serious, severe, bad, worst, important, top, strong, elevated, intense, big, maximum priority, urgent, major, significant
+low: nothing serious, not serious, nothing urgent, not bad, harmless, minor, unimportant, little, weak, small, no hurry, no rush, whenever, not urgent, trivial, gentle, slight, faint
 medium: moderate, middle, average, middling, mid, normal
 normal: regular, standard, usual, ordinary, default, routine, medium
 warning: warn, caution, alert, warnings
@@ -106,6 +106,14 @@ east: eastern, eastward
 west: western, westward
 duplicate: double, twice, copy, again
 changed mind: don't want it, no longer wanted, no longer needed, not needed any more, change of heart, does not like, didn't like
+apology: sorry, say sorry, apologise, apologize, excuse
+reminder: remind, has not paid, not paid yet, overdue, dunning
+weather: snow, storm, fog, ice, wind, rain, thunderstorm, hail
+technical: broken, defect, fault, engine, malfunction, repair
+crew: staff, pilots, cabin
+all: everyone, everybody, everywhere, whole
+complaint: complains, complaining, unhappy, angry, dissatisfied, grievance
+none: nothing, no one
 wrong item: not what, something else, mixed up, wrong one
 defective: broken, faulty, doesn't work, does not work, not working, malfunction, defect, dead
 fraud: fraudulent, scam, fake, stolen

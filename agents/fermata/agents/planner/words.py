@@ -43,7 +43,7 @@ VERB_GROUPS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "lower": _phrases(
         "lower, decrease, reduce, drop, cut, slow, slow down, turn down, step down, bring down, dial back, dial down,"
-        " cool, cool down, decelerate, ramp down, scale down, shrink, dim, trim, shorten, throttle, throttle back, ease,"
+        " cool, cool down, chill, decelerate, ramp down, scale down, shrink, dim, trim, shorten, throttle, throttle back, ease,"
         " take down, cut back, scale back, lessen, diminish, knock down, tone down"
     ),
     "set": _phrases(
@@ -70,7 +70,7 @@ VERB_GROUPS: Final[dict[str, tuple[str, ...]]] = {
         " remove, get rid of"
     ),
     "send": _phrases(
-        "send, notify, message, ping, alert, inform, let know, email, mail, text, page, forward, post, write, write to,"
+        "send, say, notify, message, radio, ping, alert, inform, let know, email, mail, text, page, forward, post, write, write to,"
         " announce, broadcast, call, warn, tell, contact, drop a line, shoot, remind, give a heads up, publish, report,"
         " dispatch, get hold of, reach out"
     ),
@@ -95,7 +95,7 @@ VERB_GROUPS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "unlock": _phrases("unlock, unblock, release, free, free up, unseal, unfreeze"),
     "open": _phrases("open, unseal, open up, reopen, uncover"),
-    "close": _phrases("close, shut, resolve, complete, mark done, finish, settle, wrap up, seal, cover"),
+    "close": _phrases("close, shut, wrap, resolve, complete, mark done, finish, settle, wrap up, seal, cover"),
     "approve": _phrases("approve, accept, confirm, authorise, authorize, sign off, okay, ratify, clear"),
     "reject": _phrases("reject, decline, refuse, deny, turn down, disapprove, dismiss"),
     "acknowledge": _phrases("acknowledge, ack, confirm, dismiss, silence, mark seen, accept"),
