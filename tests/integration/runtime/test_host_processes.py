@@ -39,12 +39,17 @@ def crash() -> str:
     os._exit(9)
 
 @tool
+def vanish() -> str:
+    """Ends the process without a word: its pipe closes as it dies."""
+    os._exit(9)
+
+@tool
 async def environment() -> str:
     """Shows the environment."""
     names = [name for name in os.environ if name.startswith(("FERMATA_", "RAY_"))]
     return f"{names} {os.environ['PLAIN']} {os.environ['SECRET']} {os.getpid()}"
 
-TOOLS = {"grind": grind, "crash": crash, "environment": environment}
+TOOLS = {"grind": grind, "crash": crash, "vanish": vanish, "environment": environment}
 
 async def act(state: MessagesState):
     name = state["messages"][-1].text
@@ -167,12 +172,12 @@ async def test_the_last_words_of_a_host_that_died_are_told(start: Any) -> None:
     assert "last words" in end.stderr
 
 
-async def test_a_zygote_outlives_hosts_that_die_while_they_speak(start: Any) -> None:
+async def test_a_zygote_outlives_hosts_whose_pipe_closes_as_they_die(start: Any) -> None:
     zygote = await start()
     for _ in range(6):
         hosts = [await zygote.fork() for _ in range(3)]
         for host in hosts:
-            await send_run(host, "crash")
+            await send_run(host, "vanish")
         for host in hosts:
             with pytest.raises(AssertionError):
                 await answer_until(host, "finish")
