@@ -1,0 +1,111 @@
+"""Measure Fermata beside its peers and print one table: ``make bench``, or ``python tests/benchmarks/run.py``.
+
+The client shares the cores with everything that it measures. Nothing here is a limit: figures are read, not asserted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import gc
+import json
+import os
+import platform
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
+from rich.console import Console
+from tests.benchmarks.figures.bench import Measure, bench
+from tests.benchmarks.figures.halts import halt
+from tests.benchmarks.figures.idle import idle
+from tests.benchmarks.figures.inference import embed, search
+from tests.benchmarks.figures.plane import start
+from tests.benchmarks.figures.runs import approve, plain
+from tests.benchmarks.figures.series import Figure
+from tests.benchmarks.figures.table import table
+from tests.benchmarks.figures.throughput import throughput
+
+GROUPS: dict[str, Measure] = {
+    "plain": plain,
+    "approve": approve,
+    "halt": halt,
+    "throughput": throughput,
+    "embed": embed,
+    "search": search,
+}
+IDLE = "idle"
+GROUP_SECONDS = 300.0
+WIDTH = 190
+
+
+async def measure(names: list[str], folder: Path, *, quick: bool) -> list[tuple[str, list[Figure]]]:
+    """The figures of the groups named, by group. What fails is told on standard error, and left out."""
+    errors = Console(stderr=True)
+    measured: list[tuple[str, list[Figure]]] = []
+    errors.print("starting fermata up ...", style="dim")
+    plane = await asyncio.to_thread(start, folder / "data", folder / "up.log")
+    try:
+        if IDLE in names:
+            errors.print("measuring idle ...", style="dim")
+            measured.append((IDLE, list(await idle(plane, quick=quick))))
+        wanted = [name for name in names if name in GROUPS]
+        if wanted:
+            async with bench(plane, folder, quick=quick) as shared:
+                gc.collect()
+                gc.freeze()
+                for name in wanted:
+                    errors.print(f"measuring {name} ...", style="dim")
+                    async with asyncio.timeout(GROUP_SECONDS):
+                        measured.append((name, list(await GROUPS[name](shared))))
+    finally:
+        code = await asyncio.to_thread(plane.stop)
+        if code:
+            errors.print(f"fermata up ended with {code}; see {folder / 'up.log'}", style="red")
+    return measured
+
+
+def main() -> int:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description="Measure Fermata beside its peers.")
+    names = [IDLE, *GROUPS]
+    parser.add_argument("--only", action="append", choices=names, help="measure this group; may be repeated")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the repetitions")
+    parser.add_argument(
+        "--json", type=Path, metavar="FILE", help="write the figures, with every value, to a file"
+    )
+    given = parser.parse_args()
+    began, load = time.time(), os.getloadavg()
+    with tempfile.TemporaryDirectory(prefix="fermata-bench-", ignore_cleanup_errors=True) as folder:
+        measured = asyncio.run(measure(given.only or names, Path(folder), quick=given.quick))
+    machine: dict[str, Any] = {
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "load_before": load,
+        "load_after": os.getloadavg(),
+        "began": began,
+        "seconds": time.time() - began,
+        "quick": given.quick,
+    }
+    loads = " before, ".join(
+        f"{figures[0]:.1f}/{figures[1]:.1f}" for figures in (load, machine["load_after"])
+    )
+    title = (
+        f"Fermata on {machine['cores']} cores, client included; Python {machine['python']}; "
+        f"load average (1/5 min) {loads} after; {machine['seconds']:.0f} s"
+    )
+    caption = "ratio: Fermata's median over the peer's, both measured in turns in this run. % is of one core."
+    Console(width=None if sys.stdout.isatty() else WIDTH).print(table(title, caption, measured))
+    if given.json:
+        groups = {name: [figure.as_json() for figure in figures] for name, figures in measured}
+        given.json.write_text(json.dumps({"machine": machine, "figures": groups}, indent=1))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
