@@ -16,14 +16,14 @@ from google.protobuf import json_format, struct_pb2
 from fermata.server.errors import invalid
 
 
-def canonical(struct: struct_pb2.Struct, field: str) -> str:
-    """A Struct as canonical JSON text (RFC 8785).
+def canonical(value: struct_pb2.Struct | struct_pb2.Value, field: str) -> str:
+    """A Struct, or a Value, as canonical JSON text (RFC 8785).
 
     :param field: where it stands in the request.
     :raises DomainError: VALUE_INVALID, where a number is not finite.
     """
     try:
-        return rfc8785.dumps(json_format.MessageToDict(struct)).decode()
+        return rfc8785.dumps(json_format.MessageToDict(value)).decode()
     except (json_format.Error, rfc8785.CanonicalizationError, ValueError) as error:
         raise invalid(f"{field} is not JSON: {error}", reason="VALUE_INVALID", field=field) from error
 

@@ -3,6 +3,7 @@ here."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import uuid
@@ -212,7 +213,9 @@ class GatedCall:
     def failed(self, error: BaseException) -> Future[worker_pb2.HostReply]:
         """Report that the call raised."""
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-        blob = _blob({_ENVELOPE: 1, "error": _cut(str(error) or type(error).__name__)})
+        if isinstance(error, asyncio.CancelledError):
+            text = "It was cancelled while it ran; whether it took effect is unknown."
+        blob = _blob({_ENVELOPE: 1, "error": _cut(str(error) or text)})
         return self._close(run_pb2.STEP_OUTCOME_FAILED, result=blob, error=_cut(text))
 
     def interrupted(self, signal: GraphBubbleUp) -> None:

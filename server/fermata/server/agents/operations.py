@@ -191,6 +191,21 @@ def to_message(connection: Any, row: Any) -> agent_pb2.Agent:
     return message
 
 
+def latest_specs(connection: Any, limit: int) -> list[agent_pb2.AgentSpec]:
+    """The current specs of the agents that were applied last, newest first."""
+    agents, table = schema.agents.c, schema.revisions.c
+    rows = connection.execute(
+        select(table.spec)
+        .join(
+            schema.agents,
+            and_(agents.tenant == table.tenant, agents.id == table.agent, agents.revision == table.id),
+        )
+        .order_by(agents.updated.desc())
+        .limit(limit)
+    )
+    return [agent_pb2.AgentSpec.FromString(spec) for spec in rows.scalars()]
+
+
 def revision_message(row: Any) -> agent_pb2.Revision:
     """A revision of the API from its row."""
     message = agent_pb2.Revision(

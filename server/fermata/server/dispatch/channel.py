@@ -11,6 +11,7 @@ from typing import Protocol
 
 from sqlalchemy.dialects.sqlite import insert
 
+from fermata.server.agents.operations import latest_specs
 from fermata.server.agents.revisions import of_run
 from fermata.server.errors import DomainError, ErrorKind, precondition
 from fermata.server.lifecycle import boundaries, latching, leases, reconnection
@@ -27,6 +28,9 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 2.0
 LEASE_SECONDS = 10.0
+
+WARM_AGENTS = 2
+"""Agents whose graphs a worker loads as soon as it is there, so that a run that it takes over does not wait for that."""
 
 LARGE_MESSAGE_BYTES = 64 * 1024
 """A host's message beyond this leaves the lane of the gates, and so do that run's later ones until it is committed."""
@@ -83,6 +87,8 @@ class Channel:
         reader = asyncio.create_task(self._read(first, incoming), name=f"read {hello.worker}")
         reader.add_done_callback(lambda _: self._worker.wake.set())
         self._plane.claim_work()
+        for spec in await self._plane.read(lambda connection: latest_specs(connection, WARM_AGENTS)):
+            self._plane.workers.warm(spec, self._worker)
         try:
             while not self._worker.closed:
                 await self._worker.wake.wait()
@@ -129,6 +135,8 @@ class Channel:
     def _take_host(self, host: worker_pb2.HostMessage) -> None:
         body = host.WhichOneof("body")
         if body == "delta":
+            # Whose text it is, is what the lease says.
+            host.delta.run = host.lease.run
             self._plane.hub.delta(host.delta)
         elif body in ("search", "checkpoint_query"):
             if host.commit.ByteSize():

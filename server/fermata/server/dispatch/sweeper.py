@@ -12,6 +12,7 @@ import logging
 from sqlalchemy import and_, select, update
 
 from fermata.server.dispatch.channel import LEASE_SECONDS
+from fermata.server.errors import DomainError
 from fermata.server.lifecycle import decisions, latching, leases
 from fermata.server.plane import ControlPlane
 from fermata.server.runs.transitions import HALTING
@@ -30,19 +31,32 @@ async def sweep_workers(plane: ControlPlane) -> None:
     await _adopt(plane)
     while True:
         await asyncio.sleep(LOOK_SECONDS)
-        now = plane.clock.monotonic()
-        for worker in plane.workers.all():
-            if now - worker.heard > LEASE_SECONDS:
-                log.warning("worker %s has been silent for %.0f s", worker.id, now - worker.heard)
-                worker.closed = True
-                worker.wake.set()
-                plane.silent_since[worker.id] = worker.heard
-        for worker_id, heard in list(plane.silent_since.items()):
-            if plane.workers.get(worker_id) is not None and not _is_closed(plane, worker_id):
+        try:
+            await look_at_workers(plane)
+        except DomainError as error:
+            log.warning("the leases of silent workers can't be ended: %s", error)
+
+
+async def look_at_workers(plane: ControlPlane) -> None:
+    """End the leases of workers that have by now been silent for a lease's length.
+
+    :raises DomainError: STORE_UNAVAILABLE; what was not done is done at the next look.
+    """
+    now = plane.clock.monotonic()
+    for worker in plane.workers.all():
+        if now - worker.heard > LEASE_SECONDS:
+            log.warning("worker %s has been silent for %.0f s", worker.id, now - worker.heard)
+            worker.closed = True
+            worker.wake.set()
+            plane.silent_since[worker.id] = worker.heard
+    for worker_id, heard in list(plane.silent_since.items()):
+        if plane.workers.get(worker_id) is not None and not _is_closed(plane, worker_id):
+            del plane.silent_since[worker_id]
+        elif now - heard > LEASE_SECONDS:
+            await plane.write(functools.partial(_silence, worker=worker_id), urgent=True)
+            # It may have come and gone again in between.
+            if plane.silent_since.get(worker_id) == heard:
                 del plane.silent_since[worker_id]
-            elif now - heard > LEASE_SECONDS:
-                del plane.silent_since[worker_id]
-                await plane.write(functools.partial(_silence, worker=worker_id), urgent=True)
 
 
 async def sweep_approvals(plane: ControlPlane) -> None:
@@ -52,7 +66,11 @@ async def sweep_approvals(plane: ControlPlane) -> None:
         due = await plane.read(decisions.next_expiry)
         wait = None if due is None else max(0.0, due - plane.clock.now())
         if wait == 0.0:
-            await plane.write(decisions.expire_due)
+            try:
+                await plane.write(decisions.expire_due)
+            except DomainError as error:
+                log.warning("approvals can't be ended: %s", error)
+                await asyncio.sleep(LOOK_SECONDS)
             continue
         try:
             await asyncio.wait_for(plane.approvals_changed.wait(), wait)

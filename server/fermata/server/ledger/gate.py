@@ -12,7 +12,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf import json_format
 from sqlalchemy import and_, select, update
 
 from fermata.server.agents.revisions import Revision, Revisions
@@ -29,6 +28,7 @@ from fermata.server.principals.records import roles_of
 from fermata.server.runs.record import RunRecord
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
+from fermata.server.values import plain
 from fermata.v1 import approval_pb2, run_pb2, worker_pb2
 
 PROCEED = worker_pb2.GATE_VERDICT_PROCEED
@@ -163,7 +163,7 @@ class GateKeeper:
         effect, risk = revision.declared(
             action.tool, info.effect if info else run_pb2.EFFECT_CLASS_UNSPECIFIED, info.risk if info else ""
         )
-        args = json_format.MessageToDict(action.args)
+        args = plain(action.args, "args")
         verdict = self.judge(transaction, run, action.tool, args, effect, risk)
         wanted = verdict.requirement or ApprovalRequirement()
         allowed = tuple(action.allowed_decisions) or approvals.ALLOWED_FOR_ACTION

@@ -19,6 +19,9 @@ INSPECT_SECONDS = 60.0
 
 EMBED_SECONDS = 60.0
 
+UNASKED = 0
+"""The id of an Inspect that is there to warm a worker up."""
+
 MAX_OUTBOX = 50_000
 """Messages that may wait for one worker; a worker that is so far behind is taken for gone."""
 
@@ -137,6 +140,11 @@ class Workers:
             ) from None
         finally:
             del self._inspections[number]
+
+    def warm(self, spec: agent_pb2.AgentSpec, *workers: ConnectedWorker) -> None:
+        """Have workers load a graph before its first run comes; all of them where none is named. Nobody waits for the answer."""
+        for worker in workers or self._connected.values():
+            worker.send(worker_pb2.ServerMessage(inspect=worker_pb2.Inspect(id=UNASKED, spec=spec)))
 
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of unit length for texts: float32, one row for each text.

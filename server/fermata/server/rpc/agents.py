@@ -59,7 +59,9 @@ class AgentService(Service, agent_pb2_grpc.AgentServiceServicer):
 
             return once(transaction, caller, "ApplyAgent", repeat, produce, agent_pb2.Agent)
 
-        return await self.plane.write(operation)
+        applied = await self.plane.write(operation)
+        self.plane.workers.warm(request.spec)
+        return applied
 
     async def _load(self, spec: agent_pb2.AgentSpec) -> agent_pb2.GraphReport:
         """Load the graph once in a host.

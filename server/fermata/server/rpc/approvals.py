@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 
-from google.protobuf import json_format
 from sqlalchemy import and_, select
 
 from fermata.server.approvals import records
@@ -18,6 +17,7 @@ from fermata.server.rpc.once import once
 from fermata.server.rpc.watching import watch_approvals
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
+from fermata.server.values import canonical
 from fermata.v1 import approval_pb2, approval_pb2_grpc
 
 
@@ -45,8 +45,8 @@ class ApprovalService(Service, approval_pb2_grpc.ApprovalServiceServicer):
         where = [table.tenant == tenant, table.state.in_(list(request.states) or [records.PENDING])]
         if (after := pages.position(request.page_token, int)) is not None:
             where.append(table.n > after)
-        if request.run:
-            where.append(table.run == parse(request.run, "runs").id)
+        if run := self.id_of(caller, request.run, "runs"):
+            where.append(table.run == run)
         query = select(schema.approvals).where(and_(*where)).order_by(table.n).limit(limit + 1)
         rows = await self.plane.read(lambda connection: connection.execute(query).fetchall())
         page, token = pages.cut(rows, limit, "n")
@@ -77,6 +77,7 @@ class ApprovalService(Service, approval_pb2_grpc.ApprovalServiceServicer):
         self, request: approval_pb2.WatchApprovalsRequest, caller: Caller
     ) -> AsyncIterator[approval_pb2.WatchApprovalsResponse]:
         tenant = self.tenant_of(caller, request.parent)
+        self.id_of(caller, request.run, "runs")
         async for response in watch_approvals(self.plane, tenant, request):
             yield response
 
@@ -84,14 +85,8 @@ class ApprovalService(Service, approval_pb2_grpc.ApprovalServiceServicer):
 def _decided(request: approval_pb2.DecideApprovalRequest, approval: str, actor: Caller) -> Decided:
     if request.decision == approval_pb2.DECISION_UNSPECIFIED:
         raise invalid("Say which decision it is.", reason="DECISION_MISSING", field="decision")
-    edited = ""
-    if request.HasField("edited_args"):
-        edited = json_format.MessageToJson(
-            request.edited_args, indent=None, ensure_ascii=False, sort_keys=True
-        )
-    value = ""
-    if request.HasField("value"):
-        value = json_format.MessageToJson(request.value, indent=None, ensure_ascii=False)
+    edited = canonical(request.edited_args, "edited_args") if request.HasField("edited_args") else ""
+    value = canonical(request.value, "value") if request.HasField("value") else ""
     return Decided(
         approval=approval,
         decision=request.decision,

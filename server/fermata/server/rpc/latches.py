@@ -30,7 +30,7 @@ class LatchService(Service, latch_pb2_grpc.LatchServiceServicer):
     async def CreateLatch(self, request: latch_pb2.CreateLatchRequest, caller: Caller) -> latch_pb2.Latch:
         tenant = self.tenant_of(caller, request.parent)
         actor = await self.act_for(caller, request.on_behalf_of, "LatchService.CreateLatch")
-        if request.latch.kind == latch_pb2.LATCH_KIND_UNSPECIFIED:
+        if request.latch.kind not in (records.HOLD, records.HALT):
             raise invalid("Say HOLD or HALT.", reason="LATCH_KIND", field="latch.kind")
         scope, target = target_of(tenant, request.latch.scope)
         wanted = NewLatch(

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 import grpc
 
 from fermata.server.errors import DomainError, ErrorKind
-from fermata.server.names import parse_tenant
+from fermata.server.names import parse, parse_tenant
 from fermata.server.plane import ControlPlane
 from fermata.server.principals.callers import Caller, Callers, acting_for, authorize
 from fermata.server.principals.records import by_name
@@ -49,6 +49,17 @@ class Service:
     def tenant_of(self, caller: Caller, parent: str) -> str:
         """The tenant in ``tenants/{tenant}``, if it is the caller's own."""
         return self.require_tenant(caller, parse_tenant(parent))
+
+    def id_of(self, caller: Caller, name: str, noun: str) -> str:
+        """The id in the name of something of the caller's tenant; empty where ``name`` is.
+
+        :raises DomainError: INVALID_NAME, OTHER_TENANT.
+        """
+        if not name:
+            return ""
+        parsed = parse(name, noun)
+        self.require_tenant(caller, parsed.tenant)
+        return parsed.id
 
     async def act_for(self, caller: Caller, on_behalf_of: str, method: str) -> Caller:
         """The caller as it acts for a person; see :func:`acting_for`."""

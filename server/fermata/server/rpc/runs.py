@@ -20,6 +20,7 @@ from fermata.server.runs import queries
 from fermata.server.runs.record import to_event
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
+from fermata.server.values import canonical
 from fermata.v1 import run_pb2, run_pb2_grpc
 
 EVENTS_PAGE = 200
@@ -37,7 +38,7 @@ class RunService(Service, run_pb2_grpc.RunServiceServicer):
         actor = await self.act_for(caller, request.on_behalf_of, "RunService.CreateRun")
         agent = parse(request.agent, "agents")
         self.require_tenant(caller, agent.tenant)
-        thread = parse(request.thread, "threads").id if request.thread else ""
+        thread = self.id_of(caller, request.thread, "threads")
         wanted = NewRun(tenant, agent.id, thread, _input(request), caller.name, actor.on_behalf_of)
 
         def operation(transaction: Transaction) -> run_pb2.Run:
@@ -63,10 +64,10 @@ class RunService(Service, run_pb2_grpc.RunServiceServicer):
         where = [table.tenant == tenant]
         if (after := pages.position(request.page_token, int)) is not None:
             where.append(table.n < after)
-        if request.agent:
-            where.append(table.agent == parse(request.agent, "agents").id)
-        if request.thread:
-            where.append(table.thread == parse(request.thread, "threads").id)
+        if agent := self.id_of(caller, request.agent, "agents"):
+            where.append(table.agent == agent)
+        if thread := self.id_of(caller, request.thread, "threads"):
+            where.append(table.thread == thread)
         if request.states:
             where.append(table.state.in_(list(request.states)))
         query = select(schema.runs).where(and_(*where)).order_by(table.n.desc()).limit(limit + 1)
@@ -125,6 +126,8 @@ class RunService(Service, run_pb2_grpc.RunServiceServicer):
         self, request: run_pb2.WatchRunsRequest, caller: Caller
     ) -> AsyncIterator[run_pb2.WatchRunsResponse]:
         tenant = self.tenant_of(caller, request.parent)
+        self.id_of(caller, request.run, "runs")
+        self.id_of(caller, request.thread, "threads")
         async for response in watch_runs(self.plane, tenant, request):
             yield response
 
@@ -141,5 +144,5 @@ def _input(request: run_pb2.CreateRunRequest) -> str:
                 json_format.ParseDict(values, run_pb2.Run().input), indent=None, ensure_ascii=False
             )
         case "values":
-            return json_format.MessageToJson(request.values, indent=None, ensure_ascii=False)
+            return canonical(request.values, "values")
     raise invalid("A run needs an input: text, or values.", reason="INPUT_EMPTY", field="input")

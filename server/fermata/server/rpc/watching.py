@@ -23,6 +23,9 @@ from fermata.v1 import approval_pb2, latch_pb2, run_pb2
 HEARTBEAT_SECONDS = 10.0
 """How long a stream is silent before it says that it is alive."""
 
+CURSOR_DIGITS = 18
+"""Digits of the largest cursor: it fits a row number of the store."""
+
 READ_AT_ONCE = 500
 """Events that one look into the store brings at the most: bounds what a stream holds."""
 
@@ -40,7 +43,8 @@ async def watch_runs(
     thread = parse(request.thread, "threads").id if request.thread else ""
     if run:
         await plane.read(lambda connection: queries.get(connection, tenant, run))
-    position = _position(request.cursor, default=0 if run or thread else plane.hub.last)
+    position = _position(plane, request.cursor, default=0 if run or thread else plane.hub.last)
+    threads: dict[str, str] = {}
     deltas = plane.hub.listen_to_deltas() if request.deltas else None
     first_look = True
     try:
@@ -54,7 +58,7 @@ async def watch_runs(
                         return
             while deltas is not None and not deltas.empty():
                 delta = deltas.get_nowait()
-                if not run or parse(delta.run, "runs").id == run:
+                if await _is_wanted(plane, delta, tenant, run, thread, threads):
                     yield run_pb2.WatchRunsResponse(delta=delta, cursor=str(position))
             if plane.hub.last == position or not events:
                 if run and first_look and await _has_ended(plane, tenant, run, position):
@@ -74,7 +78,7 @@ async def watch_approvals(
 ) -> AsyncIterator[approval_pb2.WatchApprovalsResponse]:
     """Approvals as they change, each as it is now; see ApprovalService.WatchApprovals."""
     run = parse(request.run, "runs").id if request.run else ""
-    position = _position(request.cursor, default=plane.hub.last)
+    position = _position(plane, request.cursor, default=plane.hub.last)
     if not request.cursor:
         for row in await plane.read(lambda connection: _pending(connection, tenant, run)):
             yield approval_pb2.WatchApprovalsResponse(
@@ -121,10 +125,30 @@ async def watch_latch(
             yield heartbeat
 
 
-def _position(cursor: str, default: int) -> int:
+async def _is_wanted(
+    plane: ControlPlane,
+    delta: run_pb2.TokenDelta,
+    tenant: str,
+    run: str,
+    thread: str,
+    threads: dict[str, str],
+) -> bool:
+    """True where a delta is of what is watched. ``threads`` remembers the thread of each run that was looked up."""
+    name = parse(delta.run, "runs")
+    if name.tenant != tenant or run not in ("", name.id):
+        return False
+    if thread and name.id not in threads:
+        table = schema.runs.c
+        query = select(table.thread).where(and_(table.tenant == tenant, table.id == name.id))
+        found = await plane.read(lambda connection: connection.execute(query).scalar())
+        threads[name.id] = found or ""
+    return not thread or threads[name.id] == thread
+
+
+def _position(plane: ControlPlane, cursor: str, default: int) -> int:
     if not cursor:
         return default
-    if not cursor.isdecimal():
+    if not cursor.isdecimal() or len(cursor) > CURSOR_DIGITS or int(cursor) > plane.hub.last:
         raise invalid(
             "cursor is not one that this server gave. Start again without it.",
             reason="CURSOR_INVALID",
