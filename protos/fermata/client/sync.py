@@ -11,7 +11,6 @@ import asyncio
 import functools
 import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from concurrent.futures import Future
 from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar, cast
 
 from .agents import Agents
@@ -19,6 +18,7 @@ from .approvals import Approvals
 from .client import Client
 from .collections import Collections
 from .config import Connection
+from .errors import LocalError
 from .latches import Latches
 from .models import Models
 from .policies import Policies
@@ -44,12 +44,19 @@ class _Loop:
         self._thread.start()
 
     def wait(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        """Run ``work`` on the loop and wait. An interrupt of the waiting thread cancels it."""
-        future: Future[_Result] = asyncio.run_coroutine_threadsafe(work, self._loop)
+        """Run ``work`` on the loop and wait. An interrupt of the waiting thread cancels it, whenever it comes.
+
+        :raises LocalError: CLIENT_CLOSED after ``stop``.
+        """
+        if self.is_stopped:
+            work.close()
+            raise LocalError("The client is closed.", reason="CLIENT_CLOSED")
+        call = _Call(work)
         try:
-            return future.result()
+            return asyncio.run_coroutine_threadsafe(call.run(), self._loop).result()
         except BaseException:
-            future.cancel()
+            # An interrupt may come before there is a future to cancel.
+            self._loop.call_soon_threadsafe(call.abandon)
             raise
 
     @property
@@ -59,9 +66,33 @@ class _Loop:
 
     def stop(self) -> None:
         """End the loop and its thread."""
+        self.wait(self._loop.shutdown_asyncgens())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+class _Call(Generic[_Result]):
+    """One piece of work on the loop, which its waiter may abandon at any moment. All methods run on the loop."""
+
+    def __init__(self, work: Coroutine[Any, Any, _Result]) -> None:
+        self._work = work
+        self._task: asyncio.Task[Any] | None = None
+        self._abandoned = False
+
+    async def run(self) -> _Result:
+        """Do the work. :raises asyncio.CancelledError: where it was abandoned."""
+        self._task = asyncio.current_task()
+        if self._abandoned:
+            self._work.close()
+            raise asyncio.CancelledError
+        return await self._work
+
+    def abandon(self) -> None:
+        """Stop it, or keep it from starting."""
+        self._abandoned = True
+        if self._task is not None:
+            self._task.cancel()
 
 
 class _Blocking(Generic[_Noun]):
@@ -90,23 +121,28 @@ def _stream(
         self: _Blocking[_Noun], *args: _Parameters.args, **kwargs: _Parameters.kwargs
     ) -> Generator[_Result, None, None]:
         items = method(self._noun, *args, **kwargs)
+        turn = asyncio.Lock()
 
         async def following() -> object:
-            return await anext(items, _END)
+            async with turn:
+                return await anext(items, _END)
+
+        async def closing() -> None:
+            # After an interrupt the last step may still be unwinding; a generator can't be closed before it
+            # has.
+            async with turn:
+                await items.aclose()
 
         try:
             while (item := self._loop.wait(following())) is not _END:
                 yield cast("_Result", item)
         finally:
-            self._loop.wait(_close(items))
+            if not self._loop.is_stopped:
+                self._loop.wait(closing())
 
     return cast(
         "Callable[Concatenate[_Blocking[_Noun], _Parameters], Generator[_Result, None, None]]", blocking
     )
-
-
-async def _close(items: AsyncGenerator[Any, None]) -> None:
-    await items.aclose()
 
 
 class SyncAgents(_Blocking[Agents]):

@@ -61,8 +61,22 @@ class FakeFermata:
         self.threads: dict[str, thread_pb2.Thread] = {}
         self.requests: list[Any] = []
         self.tokens: list[str] = []
-        self.settle_polls = 1
+        self.watching = threading.Event()
         self.changed = asyncio.Condition()
+
+    def wait_for_watcher(self) -> None:
+        """Block until somebody watches."""
+        assert self.watching.wait(20)
+
+    # -- approvals as a stream ---------------------------------------------------------------------
+
+    async def WatchApprovals(
+        self, request: approval_pb2.WatchApprovalsRequest, context: Any
+    ) -> AsyncIterator[approval_pb2.WatchApprovalsResponse]:
+        yield approval_pb2.WatchApprovalsResponse(
+            approval=approval_pb2.Approval(name=f"{T}/approvals/a0"), cursor="1"
+        )
+        await asyncio.Event().wait()
 
     # -- the story ---------------------------------------------------------------------------------
 
@@ -178,7 +192,11 @@ class FakeFermata:
         return cast("run_pb2.Run", await self.found(self.runs, request.name, "RUN", context))
 
     async def ListRuns(self, request: run_pb2.ListRunsRequest, context: Any) -> run_pb2.ListRunsResponse:
-        runs = [run for run in self.runs.values() if not request.states or run.state in request.states]
+        runs = [
+            run
+            for run in self.runs.values()
+            if (not request.states or run.state in request.states) and request.thread in ("", run.thread)
+        ]
         return run_pb2.ListRunsResponse(runs=list(reversed(runs))[: request.page_size])
 
     async def ListSteps(self, request: run_pb2.ListStepsRequest, context: Any) -> run_pb2.ListStepsResponse:
@@ -196,6 +214,7 @@ class FakeFermata:
     async def WatchRuns(
         self, request: run_pb2.WatchRunsRequest, context: Any
     ) -> AsyncIterator[run_pb2.WatchRunsResponse]:
+        self.watching.set()
         seen = dict(part.split("=") for part in request.cursor.split(",") if part)
         while True:
             for name, run in list(self.runs.items()):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -386,3 +387,50 @@ def test_every_state_of_a_run_has_a_name() -> None:
     from fermata.bots.terminal.runs import STATES
 
     assert set(STATES.values()) == set(run_pb2.RunState.values()) - {0}
+
+
+@pytest.mark.parametrize(
+    "command", [["watch", "r1"], ["watch"], ["approvals", "--watch"], ["chat"]], ids=" ".join
+)
+def test_an_interrupt_ends_a_watch_quietly(cli: Any, server: Any, command: list[str]) -> None:
+    cli("run", "operator", "a long one", "--detach")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fermata.bots.terminal.main", *command, "--json"],
+        env={**os.environ, "FERMATA_ADDRESS": server.target},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    if command == ["chat"]:
+        process.stdin.write("a long one\n")
+        process.stdin.flush()
+    if command[0] == "watch" and len(command) == 1:
+        server.wait_for_watcher()
+    else:
+        assert process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(20) == exits.INTERRUPTED
+    assert process.stderr.read() == ""
+    for stream in (process.stdin, process.stdout, process.stderr):
+        stream.close()
+
+
+def test_a_reader_that_leaves_early_is_no_error(cli: Any, server: Any) -> None:
+    cli("run", "operator", "hello", "--detach")
+    script = (
+        f"{sys.executable} -m fermata.bots.terminal.main watch r1 --json | head -n 1; exit ${{PIPESTATUS[0]}}"
+    )
+    found = subprocess.run(
+        ["bash", "-c", script],
+        env={**os.environ, "FERMATA_ADDRESS": server.target},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert found.stdout.count("\n") == 1
+    assert found.stderr == ""

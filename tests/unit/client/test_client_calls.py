@@ -294,6 +294,9 @@ def test_a_sync_client_closes_twice() -> None:
     client = SyncClient(Connection("127.0.0.1:1"))
     client.close()
     client.close()
+    with pytest.raises(LocalError) as caught:
+        client.runs.get("r1")
+    assert caught.value.reason == "CLIENT_CLOSED"
 
 
 @pytest.mark.parametrize(("request_", "method", "safe"), [

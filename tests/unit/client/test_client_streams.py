@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 import pytest
 
-from fermata.client import FermataError, NotFoundError, StreamOptions, UnavailableError
+from fermata.client import FermataError, NotFoundError, StreamOptions, SyncClient, UnavailableError
 from fermata.client.runs import EventOrder
 from fermata.client.streams import BrokenStreamError
 from fermata.v1 import approval_pb2, latch_pb2, run_pb2
@@ -266,3 +266,30 @@ def test_order_of_a_long_watch_does_not_grow_without_bound() -> None:
         order.take(run_pb2.Event(run=f"r{number}", sequence=1))
     assert order.last("r0") == 0
     assert order.last(f"r{EventOrder.REMEMBERED_RUNS}") == 1
+
+
+async def test_an_interrupt_at_an_awkward_moment_leaves_nothing_waiting(
+    serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = await serve(Breaking((3, "silent")))
+    schedule = asyncio.run_coroutine_threadsafe
+    calls = 0
+
+    def interrupted(work: Any, loop: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        scheduled = schedule(work, loop)
+        if calls == 4:
+            raise KeyboardInterrupt
+        return scheduled
+
+    def watching() -> list[int]:
+        seen = []
+        with SyncClient(client.connection) as sync:
+            monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                for item in sync.runs.watch("r1"):
+                    seen.append(item.event.sequence)
+        return seen
+
+    assert await asyncio.wait_for(asyncio.to_thread(watching), 20) == [1, 2, 3]

@@ -174,6 +174,21 @@ def test_an_end_takes_pending_cards_and_drafts_away() -> None:
     assert view.draft == ""
 
 
+def test_a_late_event_of_an_earlier_run_does_not_bring_it_back() -> None:
+    first = started().add("HALTED", "HALTED", latch="l1")
+    view = first.view
+    other = run_pb2.Event(
+        run="tenants/default/runs/r2",
+        sequence=1,
+        type=run_pb2.EVENT_TYPE_CREATED,
+        state=run_pb2.RUN_STATE_QUEUED,
+    )
+    view = apply(view, other)
+    late = first.add("APPROVAL_DECIDED", "HALTED", approval="a1").events[-1]
+    view = apply(view, late)
+    assert (view.run, view.is_active) == (other.run, True)
+
+
 def test_events_seen_again_change_nothing() -> None:
     history = (
         started().add("STEP_STARTED", step=STEP, tool="t", args={}).add("MESSAGE", type="ai", content="Hm.")

@@ -133,9 +133,10 @@ def _event(view: Conversation, event: run_pb2.Event) -> Conversation:
     if event.sequence <= view.sequences.get(event.run, 0):
         return view
     facts = from_struct(event.data)
-    view = replace(
-        view, run=event.run, state=event.state, sequences={**view.sequences, event.run: event.sequence}
-    )
+    view = replace(view, sequences={**view.sequences, event.run: event.sequence})
+    # A late event of an earlier run (a recovery that somebody decides) must not make that run the present one again.
+    if event.run == view.run or event.type == run_pb2.EVENT_TYPE_CREATED or not view.run:
+        view = replace(view, run=event.run, state=event.state)
     key = f"{event.run}/events/{event.sequence}"
     match event.type:
         case run_pb2.EVENT_TYPE_CREATED:

@@ -5,3 +5,8 @@ document (or one line per item of a stream) on stdout and nothing else; people g
 with an exit code of ``exits``. Rich's console markup is off everywhere, for most of what is shown was
 written by models, tools and documents.
 """
+
+import os
+
+# gRPC's C core writes to the terminal by itself; it reads this when it is first used.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")

@@ -11,7 +11,6 @@ from rich.padding import Padding
 from rich.text import Text
 
 from fermata.bots.conversation.text import one_line
-from fermata.client import bundle
 from fermata.client.names import last_part
 from fermata.v1 import agent_pb2, run_pb2
 
@@ -85,6 +84,8 @@ def apply(
     as_json: Json = False,
 ) -> None:
     """Make an agent, or a new revision of it. The graph is packed as it is."""
+    from fermata.client import bundle  # brings pydantic, which no other command needs
+
     bundles = bundle.read(file)
     with session(context, as_json) as opened:
         applied = []

@@ -4,26 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from typing import Annotated
+import threading
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
 
 import typer
-from prompt_toolkit import PromptSession
-from prompt_toolkit.completion import WordCompleter
-from prompt_toolkit.patch_stdout import patch_stdout
 
-from fermata.bots.conversation.intents import COMMANDS, Command, intent_of
+from fermata.bots.conversation.intents import Command, intent_of
 from fermata.bots.conversation.text import one_line
-from fermata.client import Client, FermataError, LocalError
+from fermata.client import Client, LocalError
 from fermata.client.names import last_part
 from fermata.v1 import agent_pb2
 
 from . import completion, exits
-from .output import Output, report
+from .output import Output
 from .session import Json, settings_of
 from .talk import Talk
 
+_Result = TypeVar("_Result")
 BUILT_IN_AGENT = "operator"
-TOOLBAR_SECONDS = 1.0
 
 
 def register(app: typer.Typer) -> None:
@@ -57,66 +56,38 @@ def chat(
                 f"{last_part(found.name)}{': ' + about if about else ''}  ({last_part(name)}; /help, /quit)"
             )
             if interactive:
-                await _at_terminal(client, output, found.name, name)
+                from .line_editor import talk_at_terminal
+
+                await talk_at_terminal(client, output, found.name, name)
             else:
                 await _through_pipe(client, output, found.name, name)
 
     asyncio.run(conversation())
 
 
-class TerminalReader:
-    """Line editing with prompt_toolkit; output goes above the prompt."""
+class PipeReader:
+    """Lines from stdin. A daemon thread reads them, for a blocked read must not keep the program from
+    ending."""
 
     def __init__(self) -> None:
-        commands = WordCompleter([f"/{name}" for name in COMMANDS], sentence=True)
-        self._session: PromptSession[str] = PromptSession(completer=commands, complete_while_typing=False)
-        self.talk: Talk | None = None
+        self._lines: asyncio.Queue[str] = asyncio.Queue()
+        threading.Thread(target=self._pump, args=(asyncio.get_running_loop(),), daemon=True).start()
 
     async def read(self, prompt: str, default: str = "") -> str:
-        return await self._session.prompt_async(
-            [("bold", prompt)],
-            default=default,
-            bottom_toolbar=lambda: self.talk.toolbar() if self.talk is not None else "",
-            refresh_interval=TOOLBAR_SECONDS,
-        )
-
-
-class PipeReader:
-    """Lines from stdin, read in a thread so that the conversation goes on meanwhile."""
-
-    async def read(self, prompt: str, default: str = "") -> str:
-        line = await asyncio.to_thread(sys.stdin.readline)
+        line = await self._lines.get()
         if not line:
+            self._lines.put_nowait("")
             raise EOFError
         return line.rstrip("\n") or default
 
-
-async def _at_terminal(client: Client, output: Output, agent: str, thread: str) -> None:
-    reader = TerminalReader()
-    with patch_stdout(raw=True):
-        output.attach_terminal()
-        talk = Talk(client, output, reader, agent, thread)
-        reader.talk = talk
-        following = asyncio.create_task(_follow(talk))
-        try:
-            while not following.done():
-                try:
-                    line = await reader.read("› ")
-                    if not await talk.carry_out(line):
-                        break
-                except KeyboardInterrupt:
-                    if not await _stay(talk, reader, output):
-                        break
-                except EOFError:
-                    break
-            if talk.view.is_active:
-                output.note(
-                    f"{last_part(talk.view.run)} goes on. fermata chat --thread {last_part(thread)} comes back to it."
-                )
-        finally:
-            following.cancel()
-            await talk.close()
-            await asyncio.gather(following, return_exceptions=True)
+    def _pump(self, loop: asyncio.AbstractEventLoop) -> None:
+        line = "-"
+        while line:
+            line = sys.stdin.readline()
+            try:
+                loop.call_soon_threadsafe(self._lines.put_nowait, line)
+            except RuntimeError:  # the loop is closed: the conversation is over
+                return
 
 
 async def _through_pipe(client: Client, output: Output, agent: str, thread: str) -> None:
@@ -124,17 +95,18 @@ async def _through_pipe(client: Client, output: Output, agent: str, thread: str)
     talk = Talk(client, output, reader, agent, thread, echo=True)
     following = asyncio.create_task(talk.follow())
     try:
+        await _unless_broken(talk.catch_up(), following)
         while True:
             try:
-                line = await reader.read("")
+                line = await _unless_broken(reader.read(""), following)
                 # "stop" and the like can't wait for the run's end; all else is said when it is over or asks.
                 if not isinstance(intent_of(line, talk.view), Command):
-                    await _until_quiet(talk, following)
+                    await _unless_broken(talk.until_quiet(), following)
                 if not await talk.carry_out(line):
                     return
             except EOFError:
                 break
-        await _until_quiet(talk, following)
+        await _unless_broken(talk.until_quiet(), following)
         if talk.view.is_active:
             raise typer.Exit(exits.WAITING)
     finally:
@@ -143,41 +115,15 @@ async def _through_pipe(client: Client, output: Output, agent: str, thread: str)
         await asyncio.gather(following, return_exceptions=True)
 
 
-async def _until_quiet(talk: Talk, following: asyncio.Task[None]) -> None:
-    """``Talk.until_quiet``, unless the stream that it waits on fails. :raises FermataError: of the stream."""
-    quiet = asyncio.create_task(talk.until_quiet())
-    await asyncio.wait({quiet, following}, return_when=asyncio.FIRST_COMPLETED)
+async def _unless_broken(work: Coroutine[Any, Any, _Result], following: asyncio.Task[None]) -> _Result:
+    """The result of ``work``, unless the stream that it waits on fails first. :raises FermataError: of the
+    stream."""
+    task = asyncio.create_task(work)
+    await asyncio.wait({task, following}, return_when=asyncio.FIRST_COMPLETED)
     if following.done():
-        quiet.cancel()
+        task.cancel()
         following.result()
-
-
-async def _stay(talk: Talk, reader: TerminalReader, output: Output) -> bool:
-    """After Ctrl-C: halt the run, leave, or go on. A second Ctrl-C leaves."""
-    if not talk.view.is_active:
-        return False
-    try:
-        answer = (
-            (await reader.read("A run is going on. h: halt it, l: leave it and quit, empty: go on. "))
-            .strip()
-            .lower()
-        )
-    except (KeyboardInterrupt, EOFError):
-        return False
-    if answer.startswith("h"):
-        try:
-            await talk.halt()
-        except FermataError as failure:
-            report(failure)
-    return not answer.startswith("l")
-
-
-async def _follow(talk: Talk) -> None:
-    """``Talk.follow``, with its end reported while the prompt is still there."""
-    try:
-        await talk.follow()
-    except FermataError as failure:
-        report(failure)
+    return await task
 
 
 async def _agent(client: Client, given: str) -> agent_pb2.Agent:

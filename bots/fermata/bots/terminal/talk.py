@@ -95,6 +95,13 @@ class Talk:
                     case "delta":
                         self._take(item.delta)
 
+    async def catch_up(self) -> None:
+        """Wait until what has happened on the thread so far is shown."""
+        for run in await self._client.runs.list(thread=self._thread, limit=1):
+            while self.view.sequences.get(run.name, 0) < run.last_sequence:
+                self._moved.clear()
+                await self._moved.wait()
+
     async def carry_out(self, line: str) -> bool:
         """Do what ``line`` means. Refusals are reported, not raised.
 
