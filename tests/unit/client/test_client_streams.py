@@ -283,13 +283,17 @@ async def test_an_interrupt_at_an_awkward_moment_leaves_nothing_waiting(
             raise KeyboardInterrupt
         return scheduled
 
-    def watching() -> list[int]:
-        seen = []
+    seen: list[int] = []
+
+    def watch(sync: SyncClient) -> None:
+        for item in sync.runs.watch("r1"):
+            seen.append(item.event.sequence)
+
+    def watching() -> None:
         with SyncClient(client.connection) as sync:
             monkeypatch.setattr(asyncio, "run_coroutine_threadsafe", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                for item in sync.runs.watch("r1"):
-                    seen.append(item.event.sequence)
-        return seen
+                watch(sync)
 
-    assert await asyncio.wait_for(asyncio.to_thread(watching), 20) == [1, 2, 3]
+    await asyncio.wait_for(asyncio.to_thread(watching), 20)
+    assert seen == [1, 2, 3]
