@@ -11,12 +11,12 @@ demo: $(VENV)/.runtime
 	@$(BIN)/python -m fermata.agents.factory.demo $(DEMO)
 
 ## test: lint, types, import rules, protos, deploy files, and all tests
-test: check
-	$(BIN)/python -m pytest $(PYTEST)
+test: check unit
+	$(BIN)/python -m pytest tests/integration tests/e2e $(PYTEST)
 
 ## unit: the fast tests only
 unit: $(VENV)/.dev
-	$(BIN)/python -m pytest tests/unit $(PYTEST)
+	$(BIN)/python -m pytest tests/unit --numprocesses 2 $(PYTEST)
 
 check: lint types imports protos deploy-lint
 
