@@ -54,6 +54,7 @@ _TO: Final = frozenset(
     {"to", "target", "destination", "end", "new", "until", "into", "recipient", "arrival", "before", "dest"}
 )
 _PARTICLES: Final = frozenset({"on", "off", "in", "out", "up", "down", "away", "over", "all"})
+_SWITCHES: Final = frozenset({"enabled", "enable", "on", "active", "state", "activated"})
 _ON: Final = frozenset(
     {"on", "enabled", "enable", "active", "running", "start", "started", "run", "true", "open", "up"}
 )
@@ -595,16 +596,35 @@ def _boolean(param: Param, words: Words) -> list[Candidate]:
                 {"no", "not", "without", "don't", "skip", "never", "disable", "off"} & set(before)
             )
             out.append(Candidate(not negative, token.start, token.end, 0.9))
+    if param.required or set(param.words) & _SWITCHES:
+        switched = _switched(words)
+        if switched is not None:
+            return [switched]
     return out
+
+
+def _switched(words: Words) -> Candidate | None:
+    """On or off, as a particle or by the verb."""
+    tokens = words.tokens
+    for i, token in enumerate(tokens):
+        if token.low in ("on", "off") and _particle(tokens, i, words):
+            return Candidate(token.low == "on", token.start, token.end, 0.95)
+    first = lemma(tokens[0].low) if tokens else ""
+    for group, value in (("enable", True), ("start", True), ("disable", False), ("stop", False)):
+        if first in VERB_GROUPS[group] and first not in ("turn", "put", "switch", "run", "wake", "cut", "finish", "end"):
+            return Candidate(value, tokens[0].start, tokens[0].end, 0.85)
+    return None
 
 
 def _names(param: Param, words: Words) -> list[Candidate]:
     """Known names of the parameter's kind, identifiers of its shape, words beside its noun, and people."""
     out: list[Candidate] = []
     nouns = (*param.nouns, *(n for n in param.description_nouns if n not in STOPWORDS))
-    people = bool(set(param.nouns) & PEOPLE or set(param.words) & PEOPLE)
     shape = shape_of(param)
+    people = shape is None and bool(set(param.nouns) & PEOPLE or set(param.words) & PEOPLE)
     for name, start, end in find_names(words.text, words.names):
+        if shape is not None and not re.fullmatch(shape, name.text):
+            continue
         if name.is_a(param.nouns):
             out.append(_shaped(name.text, param, start, end, 1.0))
         elif name.is_a(nouns):
@@ -783,6 +803,20 @@ def _beside(param: Param, words: Words, nouns: Iterable[str], people: bool) -> l
                 out.append(Candidate(words.text[start:end], start, end, 0.75 if not words.text[start:end].isalpha() or words.text[start].isupper() else 0.55))
             elif k + 2 < i:
                 out.append(Candidate(words.text[tokens[k + 2].start : end], tokens[k + 2].start, end, 0.75))
+    if not out and not people:
+        out.extend(
+            Candidate(t.text, t.start, t.end, 0.75)
+            for t in tokens
+            if re.fullmatch(r"[A-Za-z]+(?:[-_][A-Za-z0-9]+)+", t.text)
+            and t.low.split("-")[0] not in NUMBER_WORDS
+            and t.low not in STOPWORDS
+        )
+    if not out and not people and len(tokens) > 1 and lemma(tokens[0].low) in known_verbs():
+        bare = tokens[1]
+        ordinary = not _namelike(bare, loose=True) and bare.low != "main"
+        if bare.text.isalpha() and not ordinary and lemma(bare.low) == bare.low and bare.low not in words.vocabulary:
+            if not find_times(bare.text, words.today):
+                out.append(Candidate(bare.text, bare.start, bare.end, 0.55))
     if not out:
         out.extend(
             Candidate(t.text, t.start, t.end, 0.6)

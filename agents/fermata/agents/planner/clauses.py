@@ -105,14 +105,14 @@ def corrected(message: str) -> str:
 
 @lru_cache(maxsize=256)
 def split_clauses(message: str, verbs: frozenset[str] = frozenset()) -> tuple[Clause, ...]:
-    """Clauses of `message` in order; `verbs` are further base forms that may begin a request (the tools' own)."""
+    """Clauses of `message` in order; `verbs` are the base forms that may begin a request."""
     out: list[Clause] = []
     masked = mask_quotes(message)
     for number, (start, end) in enumerate(_corrections_joined(masked, sentences(masked))):
         while end > start and masked[end - 1] in " \n":
             end -= 1
         question = masked[:end].endswith("?")
-        parts = _sentence(message, masked, start, end, known_verbs() | verbs)
+        parts = _sentence(message, masked, start, end, (verbs or known_verbs()))
         if len(parts) > 1 and _TAG.match(parts[-1].text):
             parts, question = parts[:-1], False
         for part in parts:

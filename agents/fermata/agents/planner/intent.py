@@ -8,7 +8,7 @@ Refused: deciding by similarity, to which "we should never drain node-3" is the 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from typing import Final
@@ -157,6 +157,11 @@ def read_intent(clause: Clause, verbs: frozenset[str] = frozenset()) -> Reading:
     filler = _FILLER.match(masked)
     at = filler.end() if filler else 0
     core = masked[at:]
+    tag = re.search(r"[\s,]+(?:will|would|can|could) you(?: please)?\W*$", core, re.IGNORECASE)
+    if tag and tag.start() > 3:
+        core = core[: tag.start()]
+        masked, text = masked[:at] + core, text[: at + len(core)]
+        clause = replace(clause, text=text, question=False)
     if not core.strip(" .,!?"):
         return Reading(clause, Intent.STATEMENT, text)
     excluded = ""
@@ -210,12 +215,12 @@ def read_intent(clause: Clause, verbs: frozenset[str] = frozenset()) -> Reading:
     if (
         polite
         and re.match(r"^(?:what about|how about)", core, re.IGNORECASE)
-        and lemma(first) not in known_verbs() | verbs
+        and lemma(first) not in (verbs or known_verbs())
     ):
         return Reading(clause, Intent.FRAGMENT, body, excluded)
     if asks and not polite and _WH.match(core) and not (first in ("do", "have") and _verbal(inner, verbs)):
         return Reading(clause, Intent.QUESTION, text, excluded)
-    if polite and (lemma(first) in known_verbs() | verbs or first in ("let", "make", "be", "do")):
+    if polite and (lemma(first) in (verbs or known_verbs()) or first in ("let", "make", "be", "do")):
         return Reading(clause, Intent.REQUEST, _active(_bare(body)), excluded)
     if polite and not asks and re.match(r"^(?:i|we|you)\b", core, re.IGNORECASE):
         if _CAUSATIVE.match("get " + inner):
@@ -317,7 +322,7 @@ def _verbal(text: str, verbs: frozenset[str]) -> bool:
             and len(tokens) > 1
             and tokens[1].low in ("the", "a", "all", "my", "our", "some")
         )
-    return first in known_verbs() | verbs and (first == tokens[0].low)
+    return first in (verbs or known_verbs()) and (first == tokens[0].low)
 
 
 _NOMINAL: Final = re.compile(
@@ -358,7 +363,7 @@ def _done_to(needs: re.Match[str], verbs: frozenset[str]) -> bool:
     to, rest = (needs["to"] or "").strip().lower(), _first_word(needs["rest"])
     modal = needs["modal"].lower()
     if modal in ("has", "have", "must", "had better", "ought"):
-        return to in ("to be", "be", "to") and (lemma(rest) in known_verbs() | verbs)
+        return to in ("to be", "be", "to") and (lemma(rest) in (verbs or known_verbs()))
     return modal.startswith(("need", "want", "require", "is due"))
 
 

@@ -28,7 +28,7 @@ from fermata.agents.planner.readings import values_of
 from fermata.agents.planner.runbook import Runbook, find_runbooks, fitting
 from fermata.agents.planner.settings import DEFAULT, Settings
 from fermata.agents.planner.speech import ask_missing, ask_which, cannot, out_of_bounds, shown_args, summary
-from fermata.agents.planner.text import content_lemmas, lemma, related
+from fermata.agents.planner.text import content_lemmas, known_verbs, lemma, related
 from fermata.agents.planner.times import find_times, today_of
 from fermata.agents.planner.tools import Param, Tool
 from fermata.agents.planner.units import convert, plain, tidy
@@ -62,6 +62,7 @@ class Resolved:
     decision: Decision | None = None
     answer: str = ""
     derive: tuple[Param, Quantity, int] | None = None
+    also: list[Evidence] = field(default_factory=list)
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -87,7 +88,8 @@ class Planner:
         self.turn = conversation.turns[-1]
         self.names = catalogue(conversation)
         self.today = today_of(conversation.context)
-        self.verbs = frozenset(v.split()[0] for t in tools for v in tool_verbs(t.name, t.description)[0])
+        own = frozenset(v.split()[0] for t in tools for v in tool_verbs(t.name, t.description)[0])
+        self.verbs = (known_verbs() - {n.text.lower() for n in self.names}) | own
         self.vocabulary = vocabulary(tools, self.names)
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.results: list[Result] = []
@@ -291,6 +293,9 @@ class Planner:
                 else " ".join(x for x in (why, arithmetic, f"So: {tool.title} ({shown_args(args)}).") if x)
             )
             steps.append(Step(tool.name, args, said, not tool.reads))
+        for other in item.also:
+            for args in other.filling.calls():
+                steps.append(Step(other.tool.name, args, f"{why} So: {other.tool.title} ({shown_args(args)}).", True))
         return steps
 
     def take_up(self, step: Step, result: Result) -> Generator[list[Step], list[Result], bool | Decision]:
@@ -705,7 +710,8 @@ class Planner:
             (e for e in ranked[:3] if e.filling.complete and e.score >= self.settings.read_floor), None
         )
         if best is not None and not best.filling.used and not best.filling.args and best.features["meaning"] < _ABOUT:
-            best = None
+            alone = best is ranked[0] and (len(ranked) < 2 or best.score - ranked[1].score > self.settings.clear_margin)
+            best = best if alone and not said else None
         if best is not None and said:
             about = bool(best.filling.used) and best.features["meaning"] > 0.2
             if not about or _NORMATIVE.search(reading.clause.text) or score > 0.62:
@@ -778,13 +784,33 @@ class Planner:
             if said and (not best.filling.complete or _NORMATIVE.search(reading.clause.text) or score > 0.66):
                 return Resolved(reading, answer=said)
         item.derive = self._change(best, self.words(body))
-        item.decision = self._doubt(best, ranked, reading, trusted=trusted) or self._check_filling(
+        item.also = self._also(best, ranked, reading)
+        item.decision = self._doubt(best, ranked, reading, item.also, trusted=trusted) or self._check_filling(
             item, ranked
         )
         return item
 
+    def _also(self, best: Evidence, ranked: list[Evidence], reading: Reading) -> list[Evidence]:
+        """Further tools that one clause asks for ("set T3 to 8 °C and 1.2 bar"): each takes a quantity of its own."""
+        out: list[Evidence] = []
+        if best.tool.reads or not best.filling.complete or best.filling.choices or best.filling.rows:
+            return out
+        taken = list(best.filling.used)
+        for q in find_quantities(reading.body):
+            if q.unit is None or any(a < q.end and q.start < b for a, b in taken):
+                continue
+            for e in ranked[1:5]:
+                shared = any(best.filling.args.get(k) == v for k, v in e.filling.args.items())
+                own = any(a <= q.start < b for a, b in e.filling.used)
+                able = not e.tool.reads and e.filling.complete and not e.features["opposite"]
+                if able and own and shared and e.features["verb"] >= best.features["verb"]:
+                    out.append(e)
+                    taken.append((q.start, q.end))
+                    break
+        return out
+
     def _doubt(
-        self, best: Evidence, ranked: list[Evidence], reading: Reading, *, trusted: bool
+        self, best: Evidence, ranked: list[Evidence], reading: Reading, also: Sequence[Evidence], *, trusted: bool
     ) -> Decision | None:
         """Why the best tool is not good enough: nothing fits, or two are close."""
         floor = self.settings.read_floor if best.tool.reads or trusted else self.settings.action_floor
@@ -806,7 +832,7 @@ class Planner:
             return None
         rivals = [
             e for e in ranked[1:4]
-            if not e.tool.reads and best.score - e.score < margin and not e.features["opposite"] and e.filling.share >= best.filling.share
+            if not e.tool.reads and e not in also and best.score - e.score < margin and not e.features["opposite"] and e.filling.share >= best.filling.share
         ]  # fmt: skip
         if rivals:
             names = [best.tool, *(e.tool for e in rivals)]
@@ -842,7 +868,7 @@ class Planner:
                 pending=Pending(reading.body, (tool.name,), tuple(p.name for p in missing)),
             )
         if not tool.reads:
-            loose = self._unplaced(filling, reading, item.derive)
+            loose = self._unplaced(filling, reading, item.derive, item.also)
             if loose:
                 return Decision(
                     "ask",
@@ -852,7 +878,11 @@ class Planner:
         return None
 
     def _unplaced(
-        self, filling: Filling, reading: Reading, derive: tuple[Param, Quantity, int] | None = None
+        self,
+        filling: Filling,
+        reading: Reading,
+        derive: tuple[Param, Quantity, int] | None = None,
+        also: Sequence[Evidence] = (),
     ) -> str:
         """A day, a time or a quantity of the request that no argument took: doing it without would be something else."""
         body = reading.body
@@ -867,6 +897,8 @@ class Planner:
             if any(a < q.end and q.start < b for a, b in filling.used) or q.unit is None and not q.digits:
                 continue
             if derive is not None and q == derive[1]:
+                continue
+            if any(a <= q.start < b for e in also for a, b in e.filling.used):
                 continue
             if any(
                 isinstance(v, int | float) and abs(float(v) - q.value) < 1e-9 for v in filling.args.values()

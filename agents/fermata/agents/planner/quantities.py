@@ -22,6 +22,9 @@ _FRACTIONS: Final = {
     "third": 1 / 3,
     "thirds": 1 / 3,
     "halves": 0.5,
+    "tenth": 0.1,
+    "fifth": 0.2,
+    "eighth": 0.125,
 }
 _NUMERAL: Final = re.compile(r"^[-+−]?(?:\d{1,3}(?:,\d{3})+(?:\.\d+)?|\d+(?:\.\d+)?|\d+,\d+)$")
 _RATIO: Final = unit_named("fraction")
@@ -134,6 +137,9 @@ def _read(tokens: tuple[Token, ...], i: int) -> tuple[float, Unit | None, int, b
         value, stop = _and_a_half(tokens, stop, value)
         value, stop = _smaller_unit(tokens, stop, value, unit)
         unit, stop = _per(tokens, stop, unit)
+        if unit.dimension.startswith("money:") and _lows(tokens, stop, 1) in (("a",), ("per",), ("each",)):
+            each = read_unit(tokens, stop + 1)
+            stop = each[1] if each[0] is not None else stop
     return value, unit, stop if unit is not None else end, digits
 
 

@@ -53,6 +53,7 @@ _IDIOMS: Final = tuple(
         (r"\bcall\b.{1,30}\boff\b", "cancel"),
         (r"\b(?:another|one more|a second) (?:go|try|run|shot|chance|spin)\b", "restart"),
         (r"\bgo back to\b", "restore"),
+        (r"^(?:run|keep|hold|have|put|take|bring|get|turn|drive|limit|cap)\b.{1,40}\b(?:at|to|with|on) (?:about |exactly )?(?:-?\d|(?:a|half|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|minus)\b(?!-? ?(?:third|second)))", "set"),
         (r"\b(?:get|call|bring|fetch)\b.{1,30}\b(?:up|over|down)? ?here\b", "send"),
         (r"\b(?:have|take) (?:a|another) (?:quick |closer )?look\b|\bkeep an eye\b", "read"),
         (r"\b(?:put|bring|go|take|set|switch)\b.{1,40}\bback\b", "restore"),
@@ -165,6 +166,8 @@ def verb_groups(text: str) -> tuple[frozenset[str], str]:
     """(groups of the leading verb with its particle, the verb) of a clause."""
     idioms = frozenset(group for pattern, group in _IDIOMS if pattern.search(text))
     groups, verb = _leading_groups(text)
+    if groups & {"raise", "lower"}:
+        groups = groups | {"set"}
     return (idioms | (groups if verb not in _WEAK else frozenset()), verb) if idioms else (groups, verb)
 
 

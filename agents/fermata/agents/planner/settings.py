@@ -17,24 +17,25 @@ class Settings:
     #: Weights of the features that rank tools (names as in `ranking.Evidence`).
     weights: dict[str, float] = field(
         default_factory=lambda: {
-            "meaning": 3.6,
-            "context": 1.8,
-            "verb": 1.0,
-            "opposite": -2.4,
-            "nouns": 2.4,
-            "coverage": 0.25,
-            "fill": 0.9,
-            "missing": -0.35,
-            "unused": -0.8,
-            "reading": 0.8,
-            "typed": 1.3,
+            "meaning": 3.8,
+            "context": 2.1,
+            "verb": 1.2,
+            "opposite": -2.2,
+            "nouns": 2.8,
+            "coverage": 0.4,
+            "fill": 0.6,
+            "missing": -0.36,
+            "unused": -1.1,
+            "reading": 1.0,
+            "typed": 1.8,
         }
     )
-    read_floor: float = 2.8
-    action_floor: float = 3.4
-    verbless: float = 1.3
+    read_floor: float = 3.0
+    action_floor: float = 3.7
+    verbless: float = 1.4
     read_margin: float = 0.0
-    action_margin: float = 0.4
+    clear_margin: float = 1.5
+    action_margin: float = 0.45
     option_floor: float = 0.44
     option_margin: float = 0.08
     resource_floor: float = 0.62

@@ -31,7 +31,7 @@ VERB_GROUPS: Final[dict[str, tuple[str, ...]]] = {
         " knock off, put out, shutdown, take offline"
     ),
     "restart": _phrases(
-        "restart, reboot, bounce, power cycle, reset, cycle, relaunch, recycle, reload, re-start, turn off and on"
+        "restart, reboot, bounce, power cycle, reset, cycle, relaunch, recycle, reload, re-start, rerun, retry, redo, run again, turn off and on"
     ),
     "pause": _phrases("pause, suspend, hold, freeze, put on hold, halt, hold off, interrupt"),
     "resume": _phrases(
