@@ -8,15 +8,16 @@ from concurrent.futures import Future
 from typing import Annotated, Any
 
 import pytest
-from fermata.agents.runtime.checkpointer import ChannelCheckpointSaver, UnsupportedError
-from fermata.agents.runtime.errors import StateNotSerializableError
-from fermata.agents.runtime.run import ActiveRun
-from fermata.v1 import worker_pb2
 from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 from typing_extensions import TypedDict
+
+from fermata.agents.runtime.checkpointer import ChannelCheckpointSaver, UnsupportedError
+from fermata.agents.runtime.errors import StateNotSerializableError
+from fermata.agents.runtime.run import ActiveRun
+from fermata.v1 import worker_pb2
 
 V = worker_pb2
 THREAD = "tenants/t/threads/own"
@@ -100,7 +101,12 @@ async def test_only_channels_that_changed_are_committed(ledger: Any) -> None:
     writer, run = saver(ledger, fresh=True)
     puts: list[V.CheckpointPut] = []
     commit = ledger.commit
-    ledger.commit = lambda thread, what: (puts.extend(what.checkpoints), commit(thread, what))
+
+    def note(thread: str, what: V.Commit) -> None:
+        puts.extend(what.checkpoints)
+        commit(thread, what)
+
+    ledger.commit = note
     await graph(writer).ainvoke({"numbers": [0], "note": "long " * 1000}, CONFIG, durability="sync")
     run.send().result()
     changed = [{blob.channel for blob in put.channels} for put in puts]

@@ -18,6 +18,7 @@ from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import interrupt
 from typing_extensions import TypedDict
 
+from fermata.agents.runtime import frames
 from fermata.v1 import agent_pb2, approval_pb2, worker_pb2
 
 CALLS: list[Any] = []
@@ -207,6 +208,21 @@ async def test_a_state_that_cant_be_stored_names_its_channel(host_of: Any, ledge
     error = (await worker.finished()).error
     assert error.reason == "STATE_NOT_SERIALIZABLE"
     assert "'anything'" in error.message
+
+
+async def test_an_output_that_no_frame_holds_is_an_error(
+    host_of: Any, ledger: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(frames, "MAX_FRAME_BYTES", 50_000)
+
+    async def give(state: Loose) -> dict[str, Any]:
+        return {"anything": "x" * 100_000}
+
+    worker = await host_of(chain(give, state=Loose))
+    await worker.assign({"anything": 1})
+    error = (await worker.finished()).error
+    assert error.reason == "FRAME_TOO_LARGE"
+    assert "50000 bytes" in error.message
 
 
 async def test_whole_numbers_of_an_input_stay_whole(host_of: Any, ledger: Any) -> None:

@@ -13,7 +13,9 @@ from langchain_core.outputs import ChatGenerationChunk, ChatResult
 from langchain_core.tools import tool
 from langgraph.graph import START, MessagesState, StateGraph
 
-from fermata.v1 import run_pb2, worker_pb2
+from fermata.agents.runtime import execution
+from fermata.agents.runtime.errors import ToolTimeout
+from fermata.v1 import agent_pb2, run_pb2, worker_pb2
 
 CALLS: list[Any] = []
 HELLO = {"messages": [{"role": "user", "content": "hello"}]}
@@ -114,6 +116,64 @@ async def test_a_hold_that_is_lifted_before_the_boundary_changes_nothing(host_of
     go_on.set()
     assert (await worker.finished()).answer == "moved x"
     assert not ledger.parks
+
+
+async def test_a_hold_that_comes_with_the_assignment_is_not_lost(host_of: Any, ledger: Any) -> None:
+    worker = await host_of(chain(calls_move))
+    await worker.assign(HELLO)
+    worker.stop(HOLD, "tenants/t/latches/h")
+    park = await worker.parked()
+    assert park.latch == "tenants/t/latches/h"
+    assert ledger.gates == []
+    worker.resume()
+    assert (await worker.finished()).answer == "moved x"
+
+
+async def test_a_hold_right_after_a_resume_holds(host_of: Any, ledger: Any) -> None:
+    async def second(state: MessagesState) -> dict[str, Any]:
+        CALLS.append("second")
+        return {"messages": [AIMessage("two")]}
+
+    ledger.policy = {"move": "hold"}
+    worker = await host_of(chain(calls_move, second))
+    await worker.assign(HELLO)
+    await worker.parked()
+    ledger.policy = {}
+    worker.resume()
+    worker.stop(HOLD, "tenants/t/latches/h2")
+    park = await worker.parked(2)
+    assert park.latch == "tenants/t/latches/h2"
+    assert "second" not in CALLS
+    worker.resume()
+    assert (await worker.finished()).answer == "two"
+
+
+async def test_a_run_whose_thread_never_ends_is_over_and_its_host_ends_too(
+    host_of: Any, ledger: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execution, "STUCK_SECONDS", 0.05)
+    release = threading.Event()
+
+    @tool
+    def slow() -> str:
+        """Slow."""
+        release.wait(20)
+        return "late"
+
+    async def act(state: MessagesState) -> dict[str, Any]:
+        try:
+            await slow.ainvoke({})
+        except ToolTimeout:
+            return {"messages": [AIMessage("gave up")]}
+        return {}
+
+    spec = agent_pb2.AgentSpec()
+    spec.limits.tool_time.FromMilliseconds(20)
+    worker = await host_of(chain(act))
+    await worker.assign(HELLO, spec=spec)
+    assert (await worker.finished()).answer == "gave up"
+    await worker.until(lambda: worker.closed)
+    release.set()
 
 
 async def test_a_graphs_own_breakpoint_waits_for_a_person(host_of: Any, ledger: Any) -> None:

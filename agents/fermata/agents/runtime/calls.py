@@ -40,6 +40,7 @@ class Activity:
         self._calls: set[Call] = set()
         self._threads = 0
         self._pausing: list[tuple[str, Future[None]]] = []
+        self._closed: list[Future[None]] = []
         self._idle: list[Future[None]] = []
 
     @property
@@ -76,6 +77,15 @@ class Activity:
         _resolve(done)
         return paused
 
+    def closed(self) -> Future[None]:
+        """Resolved when no call is open."""
+        closed: Future[None] = Future()
+        with self._lock:
+            self._closed.append(closed)
+            done = self._settle()
+        _resolve(done)
+        return closed
+
     def idle(self) -> Future[None]:
         """Resolved when no call is open and no thread of the run is running."""
         idle: Future[None] = Future()
@@ -102,9 +112,12 @@ class Activity:
         moving = {call.scope for call in self._calls if not call.paused}
         done = [future for scope, future in self._pausing if scope not in moving]
         self._pausing = [(scope, future) for scope, future in self._pausing if scope in moving]
-        if not self._calls and not self._threads:
-            done += self._idle
-            self._idle = []
+        if not self._calls:
+            done += self._closed
+            self._closed = []
+            if not self._threads:
+                done += self._idle
+                self._idle = []
         return done
 
 

@@ -72,7 +72,10 @@ class FrameTooLargeError(HostError):
     reason = "FRAME_TOO_LARGE"
 
     def __init__(self, size_bytes: int, limit_bytes: int) -> None:
-        super().__init__(f"A frame of {size_bytes} bytes is over the limit of {limit_bytes} bytes.")
+        super().__init__(
+            f"A message of {size_bytes} bytes is over the limit of {limit_bytes} bytes: keep large values outside of the "
+            "graph's state and output, and a reference to them in it."
+        )
         self.size_bytes = size_bytes
         self.limit_bytes = limit_bytes
 

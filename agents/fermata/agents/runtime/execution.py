@@ -196,10 +196,11 @@ class Execution:
             return await self._raised(error)
         finally:
             self._spent_seconds += time.monotonic() - begin
+        # Orphans of a gather, and tasks that a node left behind: their calls have an end, and the run waits for it.
+        await asyncio.wrap_future(self._run.activity.closed())
         if seen.interrupts is not None:
-            await asyncio.wrap_future(self._run.activity.idle())
             return await self._park(seen, hold)
-        await asyncio.wrap_future(self._run.activity.idle())
+        await self._settled()
         return await self._finish(seen.values)
 
     def _look_at(self, seen: _Seen, mode: str, chunk: Any) -> None:
@@ -309,7 +310,7 @@ class Execution:
         answer_of(await asyncio.wrap_future(self._run.send(finish=finish)))
 
     async def _settled(self) -> None:
-        """Wait for calls that are under way; those that can't be stopped are left to the end of the process."""
+        """Wait for what still moves; threads that can't be stopped are left to the end of the process."""
         _, pending = await asyncio.wait(
             [asyncio.wrap_future(self._run.activity.idle())], timeout=STUCK_SECONDS
         )

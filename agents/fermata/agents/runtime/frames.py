@@ -19,8 +19,8 @@ from google.protobuf.message import Message
 
 from fermata.agents.runtime.errors import ChannelClosedError, FrameTooLargeError
 
-MAX_FRAME_BYTES = 64 * 1024 * 1024
-"""Largest frame that either end sends or takes."""
+MAX_FRAME_BYTES = 48 * 1024 * 1024
+"""Largest frame that either end sends or takes: with room to spare below the 64 MiB that a gRPC message may have."""
 
 SOCKET_BUFFER_BYTES = 1024 * 1024
 """Kernel buffer asked for at both ends, so that most frames need one system call."""

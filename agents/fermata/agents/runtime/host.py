@@ -104,6 +104,10 @@ class Host:
                 run.hold = stop.latch or "hold"
             elif stop.mode == worker_pb2.STOP_MODE_CONTINUE:
                 run.hold = ""
+        elif message.WhichOneof("body") == "resume":
+            resumed = self._runs.get(message.resume.lease.run)
+            if resumed is not None and resumed.lease.epoch == message.resume.lease.epoch:
+                resumed.hold = ""
         elif message.WhichOneof("body") == "assign":
             # Known from here on, so that a stop that follows at once finds it.
             self._runs[message.assign.lease.run] = ActiveRun(self._wire, message.assign)

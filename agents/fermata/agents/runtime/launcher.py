@@ -96,7 +96,8 @@ class ZygoteProcess:
         content = os.memfd_create("fermata-spec")
         try:
             os.write(content, spec.SerializeToString())
-            command = ["-m", "fermata.agents.runtime.zygote", "--control-fd", str(theirs.fileno())]
+            # -P: what lies in the worker's folder is no module of an agent's.
+            command = ["-P", "-m", "fermata.agents.runtime.zygote", "--control-fd", str(theirs.fileno())]
             command += ["--spec-fd", str(content)]
             command += ["--pack", pack] if pack else []
             process = await asyncio.create_subprocess_exec(

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 from langgraph.types import Interrupt
 
 from fermata.agents.runtime.calls import Activity
-from fermata.agents.runtime.errors import HostError, RunStopped, ServerRefusedError
+from fermata.agents.runtime.errors import FrameTooLargeError, HostError, RunStopped, ServerRefusedError
 from fermata.agents.runtime.wire import Wire
 from fermata.v1 import run_pb2, worker_pb2
 
@@ -118,7 +118,6 @@ class ActiveRun:
         self.interrupts = {}
         self.gate_stopped = False
         self.held_by = ""
-        self.hold = ""
 
     def ordinal(self, *key: str) -> int:
         """Counts, from 0, how often it was called with this key in this execution."""
@@ -179,8 +178,14 @@ class ActiveRun:
         if answer.cancelled():
             return
         if (error := answer.exception()) is not None:
-            self.stop(str(error), silent=not isinstance(error, RunStopped) or self.silent)
-        elif (reply := answer.result()).WhichOneof("body") == "error":
+            if isinstance(error, FrameTooLargeError):
+                self.fail(error)
+            else:
+                self.stop(str(error), silent=not isinstance(error, RunStopped) or self.silent)
+        elif (reply := answer.result()).WhichOneof("body") == "resume":
+            # Here, in the wire's thread, since a new hold may be the next message.
+            self.hold = ""
+        elif reply.WhichOneof("body") == "error":
             self.refusal = reply.error
             self.stop(f"{reply.error.reason}: {reply.error.message}", silent=lease_is_lost(reply.error))
 

@@ -51,7 +51,7 @@ STDERR_BYTES = 4096
 """How much of a host's last words is kept."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _HostProcess:
     """A child, and what it last wrote to stderr."""
 
@@ -121,7 +121,7 @@ class Zygote:
             elif key.fd == self._woken:
                 os.read(self._woken, 4096)
                 self._reap()
-            elif self._hosts.get(key.data.pid) is key.data:
+            elif key.data in self._hosts.values():
                 # Else it was buried a moment ago, in this same turn, and its pipe is closed.
                 self._listen(key.data)
         return True
@@ -192,7 +192,7 @@ class Zygote:
     def _spawn(self, descriptor: int, stderr: int) -> _HostProcess:
         content = os.memfd_create("fermata-spec")
         os.write(content, self._spec.SerializeToString())
-        command = [sys.executable, "-m", "fermata.agents.runtime.host", "--fd", str(descriptor)]
+        command = [sys.executable, "-P", "-m", "fermata.agents.runtime.host", "--fd", str(descriptor)]
         command += ["--spec-fd", str(content), "--parent", str(os.getpid())]
         command += ["--pack", self._pack] if self._pack else []
         process = subprocess.Popen(  # noqa: S603 - our own module
