@@ -30,6 +30,7 @@ from fermata.v1.worker_pb2 import (
     HostStopped,
     Inspect,
     Lease,
+    Resume,
     StepClosed,
     Stop,
     StopMode,
@@ -271,6 +272,14 @@ async def test_a_report_that_may_have_been_lost_in_a_break_is_sent_again(
     await connection.next("stop_report")
     connection.break_off()
     assert (await (await server.connection()).next("stop_report")).latch == "latches/l1"
+
+
+async def test_a_resume_of_a_run_that_is_not_here_is_answered_with_its_hosts_end(
+    server: FakeServer, worker: Worker
+) -> None:
+    connection = await server.connection()
+    connection.send(resume=Resume(lease=lease("gone", 3)))
+    assert list((await connection.next("host_ended")).leases) == [lease("gone", 3)]
 
 
 async def test_hold_and_continue_are_the_hosts_business(

@@ -107,7 +107,8 @@ class Controller:
     ) -> None:
         self._cluster = cluster
         self._server = server
-        self._roster = Roster([EMBEDDER, *(f"{WORKER_PREFIX}{number}" for number in range(workers))])
+        # Workers first: they get the processes that Ray has ready, and a text can wait a second for its embedding.
+        self._roster = Roster([*(f"{WORKER_PREFIX}{number}" for number in range(workers)), EMBEDDER])
         self._on_connected = on_connected
         self._told_connected = False
         self._clock = clock

@@ -178,7 +178,7 @@ class Worker:
             case "assign":
                 self._on_assign(message)
             case "resume":
-                self._to_run(message.resume.lease, message)
+                self._on_resume(message)
             case "host_reply":
                 self._on_host_reply(message)
             case "stop":
@@ -200,6 +200,14 @@ class Worker:
         run = _Run(key, assign.lease, alone=not assign.shared_host, waiting=[message])
         self._runs[key] = run
         self._spawn(self._start(run, assign))
+
+    def _on_resume(self, message: ServerMessage) -> None:
+        lease = message.resume.lease
+        if (lease.run, lease.epoch) in self._runs:
+            self._to_run(lease, message)
+        else:
+            # The server believes in a host that is gone, and would wait for it.
+            self._end([lease], HostExit(-1, "This worker does not have the run."))
 
     def _on_host_reply(self, message: ServerMessage) -> None:
         reply = message.host_reply

@@ -278,7 +278,8 @@ class Supervisor:
             **own,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self._places.ray_token),
-            "RAY_USAGE_STATS_ENABLED": "0",
+            # Ray would kill workers, and their hosts with them, where the machine's memory is short; the kernel chooses better.
+            "RAY_memory_monitor_refresh_ms": "0",
         }
 
 
