@@ -96,21 +96,26 @@ async def _chat(data: Path) -> None:
 
 def main() -> int:
     """Parse the command line and play."""
-    parser = argparse.ArgumentParser(
-        "python -m fermata.agents.factory.demo", description="Play the factory story."
-    )
-    parser.add_argument(
-        "--data", type=Path, help="data folder; a temporary one that goes with the demo where not given"
-    )
-    parser.add_argument(
-        "--no-chat", action="store_true", help="play the person's part and end, also in a terminal"
-    )
-    given = parser.parse_args()
+    given = parser().parse_args()
     chat = sys.stdin.isatty() and sys.stdout.isatty() and not given.no_chat
     if given.data is not None:
         return asyncio.run(play(given.data, chat=chat))
     with tempfile.TemporaryDirectory(prefix="fermata-demo-", ignore_cleanup_errors=True) as folder:
         return asyncio.run(play(Path(folder) / "data", chat=chat))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The demo's own options."""
+    options = argparse.ArgumentParser(
+        "python -m fermata.agents.factory.demo", description="Play the factory story."
+    )
+    options.add_argument(
+        "--data", type=Path, help="data folder; a temporary one that goes with the demo where not given"
+    )
+    options.add_argument(
+        "--no-chat", action="store_true", help="play the person's part and end, also in a terminal"
+    )
+    return options
 
 
 if __name__ == "__main__":
