@@ -112,7 +112,8 @@ class ControlPlane:
     def _published(self, publication: Publication) -> None:
         for worker, message in publication.to_workers:
             self.workers.send(worker, message)
-        for event in publication.events:
+        # Of each run the last: one that parks and goes on at once has not left.
+        for event in {event.event.run: event for event in publication.events}.values():
             self.workers.follow(event)
         if publication.events:
             self.hub.publish(publication.events)

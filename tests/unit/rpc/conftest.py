@@ -118,6 +118,8 @@ class FakeWorker:
         self.load_error: run_pb2.RunError | None = None
         self.received: asyncio.Queue[worker_pb2.ServerMessage] = asyncio.Queue()
         self.welcome: worker_pb2.Welcome | None = None
+        self.silent = False
+        """True: it answers no Embed."""
         self._call: Any = None
         self._task: asyncio.Task[None]
 
@@ -163,7 +165,7 @@ class FakeWorker:
 
     async def _take(self, message: worker_pb2.ServerMessage) -> None:
         match message.WhichOneof("body"):
-            case "embed":
+            case "embed" if not self.silent:
                 vectors = np.stack([embedding_of(text) for text in message.embed.texts])
                 result = worker_pb2.EmbedResult(
                     id=message.embed.id, count=len(vectors), vectors=vectors.astype("<f4").tobytes()

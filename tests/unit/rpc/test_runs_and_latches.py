@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from fermata.v1 import approval_pb2, latch_pb2, policy_pb2, run_pb2, thread_pb2, worker_pb2
+from fermata.v1 import approval_pb2, latch_pb2, model_pb2, policy_pb2, run_pb2, thread_pb2, worker_pb2
 
 PARENT = "tenants/default"
 PROCEED = worker_pb2.GATE_VERDICT_PROCEED
@@ -353,3 +353,37 @@ async def test_workers_are_listed(admin: Any, worker: Any) -> None:
     listed = await admin.call("WorkerService.ListWorkers", worker_pb2.ListWorkersRequest())
     [entry] = listed.workers
     assert (entry.worker, entry.capacity, entry.state) == ("w1", 8, worker_pb2.WORKER_STATE_CONNECTED)
+
+
+async def test_runs_that_wait_take_no_room_after_a_workers_break(
+    admin: Any, worker: Any, agent: str, worker_caller: Any
+) -> None:
+    lease, _ = await _asking(admin, worker, agent)
+    await worker.disconnect()
+    worker.capacity = 1
+    await worker.connect(worker_caller, [lease])
+    run = await admin.call("RunService.CreateRun", _create(agent))
+    assert (await worker.next("assign")).lease.run == run.name
+
+
+async def test_a_run_that_parks_and_goes_on_at_once_keeps_its_place(
+    admin: Any, worker: Any, agent: str, server: Any
+) -> None:
+    await admin.call("RunService.CreateRun", _create(agent))
+    lease = (await worker.next("assign")).lease
+    approval = (await worker.ask(lease, 1, gate=_gate())).gate.approval
+    shown = await admin.call("ApprovalService.GetApproval", approval_pb2.GetApprovalRequest(name=approval))
+    await admin.call("ApprovalService.DecideApproval", _decide(shown, "APPROVE"))
+    reply = await worker.ask(lease, 2, park=worker_pb2.Park(asking_steps=["s1"]))
+    assert reply.HasField("resume")
+    assert server.plane.workers.get("w1").runs == {lease.run}
+
+
+async def test_a_search_does_not_wait_for_a_worker_that_went_away(admin: Any, worker: Any) -> None:
+    worker.silent = True
+    request = model_pb2.EmbedTextsRequest(parent=PARENT, texts=["a"])
+    asked = asyncio.create_task(admin.refusal("ModelService.EmbedTexts", request))
+    await worker.next("embed")
+    await worker.disconnect()
+    refused = await asked
+    assert (refused.code, refused.reason) == ("UNAVAILABLE", "WORKER_LOST")

@@ -75,21 +75,16 @@ class Channel:
             lost=leases.lost(hello.leases, granted),
         )
         self._worker.send(worker_pb2.ServerMessage(welcome=welcome))
-        earlier = self._plane.workers.add(self._worker)
-        if earlier is not None:
-            earlier.closed = True
-            earlier.wake.set()
-        self._worker.runs = {name for name, _ in granted}
-        # From here on messages reach this connection; what went to an earlier one may not have arrived.
-        await self._plane.write(
-            lambda tx: reconnection.catch_up(tx, self._plane.leases, hello.worker, hello.leases), urgent=True
+        self._worker.runs = await self._plane.read(
+            lambda connection: leases.at_work(connection, hello.worker)
         )
-        reader = asyncio.create_task(self._read(first, incoming), name=f"read {hello.worker}")
+        reader = asyncio.create_task(self._begin(first, hello, incoming), name=f"read {hello.worker}")
         reader.add_done_callback(lambda _: self._worker.wake.set())
-        self._plane.claim_work()
-        for spec in await self._plane.read(lambda connection: latest_specs(connection, WARM_AGENTS)):
-            self._plane.workers.warm(spec, self._worker)
+        earlier = self._plane.workers.add(self._worker)
         try:
+            if earlier is not None:
+                earlier.closed = True
+                earlier.wake.set()
             while not self._worker.closed:
                 await self._worker.wake.wait()
                 self._worker.wake.clear()
@@ -106,6 +101,21 @@ class Channel:
             if self._plane.workers.get(hello.worker) is None:
                 self._plane.silent_since[hello.worker] = self._worker.heard
                 log.info("worker %s is not connected any more", hello.worker)
+
+    async def _begin(
+        self,
+        first: worker_pb2.ConnectRequest,
+        hello: worker_pb2.WorkerHello,
+        incoming: AsyncIterator[worker_pb2.ConnectRequest],
+    ) -> None:
+        # Messages reach this connection by now; what went to an earlier one may not have arrived.
+        await self._plane.write(
+            lambda tx: reconnection.catch_up(tx, self._plane.leases, hello.worker, hello.leases), urgent=True
+        )
+        self._plane.claim_work()
+        for spec in await self._plane.read(lambda connection: latest_specs(connection, WARM_AGENTS)):
+            self._plane.workers.warm(spec, self._worker)
+        await self._read(first, incoming)
 
     async def _read(
         self, first: worker_pb2.ConnectRequest, incoming: AsyncIterator[worker_pb2.ConnectRequest]

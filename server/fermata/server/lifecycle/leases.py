@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from typing import Protocol
+from typing import Any, Protocol
 
 from google.protobuf import json_format
 from sqlalchemy import and_, or_, select, update
@@ -216,6 +216,15 @@ def leases_of(transaction: Transaction, worker: str) -> set[tuple[str, int]]:
     runs = schema.runs.c
     rows = transaction.execute(select(runs.tenant, runs.id, runs.epoch).where(runs.worker == worker))
     return {(str(Name(row.tenant, "runs", row.id)), row.epoch) for row in rows}
+
+
+def at_work(connection: Any, worker: str) -> set[str]:
+    """Names of the runs with which a worker has something to do: a parked run takes no room."""
+    runs = schema.runs.c
+    rows = connection.execute(
+        select(runs.tenant, runs.id).where(and_(runs.worker == worker, runs.state.in_((RUNNING, HALTING))))
+    )
+    return {str(Name(row.tenant, "runs", row.id)) for row in rows}
 
 
 def lost(held: Iterable[worker_pb2.Lease], granted: set[tuple[str, int]]) -> list[worker_pb2.Lease]:

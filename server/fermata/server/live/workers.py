@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,9 @@ INSPECT_SECONDS = 60.0
 """How long loading a graph may take."""
 
 EMBED_SECONDS = 60.0
+
+FIRST_WORKER_SECONDS = 5.0
+"""How long an embedding waits for a worker to come."""
 
 UNASKED = 0
 """The id of an Inspect that is there to warm a worker up."""
@@ -61,8 +65,8 @@ class Workers:
     def __init__(self) -> None:
         self._connected: dict[str, ConnectedWorker] = {}
         self._numbers = itertools.count(1)
-        self._inspections: dict[int, asyncio.Future[worker_pb2.InspectResult]] = {}
-        self._embeddings: dict[int, asyncio.Future[worker_pb2.EmbedResult]] = {}
+        self._inspections: dict[int, tuple[ConnectedWorker, asyncio.Future[worker_pb2.InspectResult]]] = {}
+        self._embeddings: dict[int, tuple[ConnectedWorker, asyncio.Future[worker_pb2.EmbedResult]]] = {}
         self._arrival = asyncio.Event()
 
     def all(self) -> list[ConnectedWorker]:
@@ -88,6 +92,8 @@ class Workers:
             del self._connected[worker.id]
         if not self._connected:
             self._arrival.clear()
+        for waiting in (self._inspections, self._embeddings):
+            _give_up(waiting, worker)
 
     def choose(self, revision: str) -> str | None:
         """A worker with room: one that has the revision warm before one that has not, the less busy before the busier."""
@@ -123,13 +129,13 @@ class Workers:
         """Have a worker load a graph and say what is in it.
 
         :param wait_seconds: how long to wait for the first worker.
-        :raises DomainError: NO_WORKER, WORKER_TIMEOUT.
+        :raises DomainError: NO_WORKER, WORKER_TIMEOUT, WORKER_LOST.
         """
+        worker = await self._any(wait_seconds)
         number = next(self._numbers)
         future: asyncio.Future[worker_pb2.InspectResult] = asyncio.get_running_loop().create_future()
-        self._inspections[number] = future
         try:
-            worker = await self._any(wait_seconds)
+            self._inspections[number] = worker, future
             worker.send(worker_pb2.ServerMessage(inspect=worker_pb2.Inspect(id=number, spec=spec)))
             return await asyncio.wait_for(future, INSPECT_SECONDS)
         except TimeoutError:
@@ -149,13 +155,13 @@ class Workers:
     async def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Vectors of unit length for texts: float32, one row for each text.
 
-        :raises DomainError: NO_WORKER, MODEL_UNAVAILABLE.
+        :raises DomainError: NO_WORKER, MODEL_UNAVAILABLE, WORKER_LOST.
         """
+        worker = await self._any(FIRST_WORKER_SECONDS)
         number = next(self._numbers)
         future: asyncio.Future[worker_pb2.EmbedResult] = asyncio.get_running_loop().create_future()
-        self._embeddings[number] = future
         try:
-            worker = await self._any(5.0)
+            self._embeddings[number] = worker, future
             worker.send(worker_pb2.ServerMessage(embed=worker_pb2.Embed(id=number, texts=texts)))
             result = await asyncio.wait_for(future, EMBED_SECONDS)
         except TimeoutError:
@@ -176,12 +182,14 @@ class Workers:
 
     def inspected(self, result: worker_pb2.InspectResult) -> None:
         """Take the answer to an Inspect; one that nobody waits for any more is dropped."""
-        if (future := self._inspections.get(result.id)) and not future.done():
+        _, future = self._inspections.get(result.id, (None, None))
+        if future is not None and not future.done():
             future.set_result(result)
 
     def embedded(self, result: worker_pb2.EmbedResult) -> None:
         """Take the answer to an Embed."""
-        if (future := self._embeddings.get(result.id)) and not future.done():
+        _, future = self._embeddings.get(result.id, (None, None))
+        if future is not None and not future.done():
             future.set_result(result)
 
     async def _any(self, wait_seconds: float) -> ConnectedWorker:
@@ -194,3 +202,20 @@ class Workers:
                 kind=ErrorKind.UNAVAILABLE,
             ) from None
         return min(self._connected.values(), key=lambda worker: len(worker.runs))
+
+
+def _give_up(
+    waiting: Mapping[int, tuple[ConnectedWorker, asyncio.Future[Any]]], worker: ConnectedWorker
+) -> None:
+    for asked, future in waiting.values():
+        if asked is worker and not future.done():
+            future.set_exception(_lost(worker))
+
+
+def _lost(worker: ConnectedWorker) -> DomainError:
+    return DomainError(
+        f"The worker {worker.id} went away before it had answered; try again.",
+        reason="WORKER_LOST",
+        kind=ErrorKind.UNAVAILABLE,
+        worker=worker.id,
+    )
