@@ -1,24 +1,25 @@
 """Calls of chat models: on record, so that a task that is executed again gets the answer that it got before; stoppable
 between two tokens; and with the text that is being written sent along.
 
-It sits at ``_generate_with_cache`` and ``_agenerate_with_cache``: the one place through which ``invoke``, ``generate``
-and agents go, after the callbacks are set up and before LangChain's own cache, for which it stands in. Refused: an
-``llm_cache`` (its key leaves out the task, so two equal questions of one run would get one answer), and the public
-``invoke`` (agents bind tools and call what lies below it). ``stream`` and ``astream``, where user code iterates over
-them by itself, do not come by here: they are neither recorded nor cut off, and end with their task.
+It sits at ``_generate_with_cache`` and ``_agenerate_with_cache``: the one place through which ``invoke``, ``generate`` and
+agents go, after the callbacks are set up and before LangChain's own cache, for which it stands in; and at ``stream`` and
+``astream`` for nodes that iterate by themselves. Refused: an ``llm_cache`` (its key leaves out the task, so two equal
+questions of one run would get one answer), and the public ``invoke`` (agents bind tools and call what lies below it).
 """
 
 from __future__ import annotations
 
 import functools
+import json
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.language_models.chat_models import BaseChatModel
-from langchain_core.messages import BaseMessage
+from langchain_core.messages import AIMessageChunk, BaseMessage, message_chunk_to_message
+from langchain_core.messages.tool import tool_call_chunk
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult, GenerationChunk
 from langchain_core.tracers._streaming import _StreamingCallbackHandler
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -46,6 +47,8 @@ def install() -> None:
     if _installed.is_set():
         return
     _installed.set()
+    BaseChatModel.stream = _recorded_stream(BaseChatModel.stream)  # type: ignore[method-assign]
+    BaseChatModel.astream = _arecorded_stream(BaseChatModel.astream)  # type: ignore[method-assign]
     BaseChatModel._generate_with_cache = _recorded(BaseChatModel._generate_with_cache)  # type: ignore[method-assign]
     BaseChatModel._agenerate_with_cache = _arecorded(BaseChatModel._agenerate_with_cache)  # type: ignore[method-assign, assignment]
 
@@ -99,6 +102,103 @@ def _arecorded(original: Callable[..., Awaitable[ChatResult]]) -> Callable[..., 
         return result
 
     return agenerate
+
+
+def _recorded_stream(
+    original: Callable[..., Iterator[AIMessageChunk]],
+) -> Callable[..., Iterator[AIMessageChunk]]:
+    @functools.wraps(original)
+    def stream(
+        self: BaseChatModel,
+        input: Any,  # noqa: A002 - LangChain's name
+        config: Any = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Iterator[AIMessageChunk]:
+        run = current_run.get()
+        if run is None or not self._should_stream(async_api=False, **{**kwargs, "stream": True}):
+            # What does not stream goes on to ``invoke``, and is recorded there.
+            yield from original(self, input, config, stop=stop, **kwargs)
+            return
+        run.check()
+        call = _ModelCall(run, self, self._convert_input(input).to_messages(), stop, kwargs)
+        if run.may_be_recorded and (found := call.read(granted(run, run.send(model_query=call.query)))):
+            yield _as_chunk(found)
+            return
+        deltas, whole = _Deltas(run), _Whole()
+        for chunk in original(self, input, config, stop=stop, **kwargs):
+            deltas.on_llm_new_token("", chunk=whole.add(chunk))
+            yield chunk
+        deltas.flush()
+        call.record(whole.result())
+
+    return stream
+
+
+def _arecorded_stream(
+    original: Callable[..., AsyncIterator[AIMessageChunk]],
+) -> Callable[..., AsyncIterator[AIMessageChunk]]:
+    @functools.wraps(original)
+    async def astream(
+        self: BaseChatModel,
+        input: Any,  # noqa: A002 - LangChain's name
+        config: Any = None,
+        *,
+        stop: list[str] | None = None,
+        **kwargs: Any,
+    ) -> AsyncIterator[AIMessageChunk]:
+        run = current_run.get()
+        if run is None or not self._should_stream(async_api=True, **{**kwargs, "stream": True}):
+            async for chunk in original(self, input, config, stop=stop, **kwargs):
+                yield chunk
+            return
+        run.check()
+        call = _ModelCall(run, self, self._convert_input(input).to_messages(), stop, kwargs)
+        if run.may_be_recorded:
+            asking = run.send(model_query=call.query)
+            await done(asking)
+            if found := call.read(granted(run, asking)):
+                yield _as_chunk(found)
+                return
+        deltas, whole = _Deltas(run), _Whole()
+        async for chunk in original(self, input, config, stop=stop, **kwargs):
+            deltas.on_llm_new_token("", chunk=whole.add(chunk))
+            yield chunk
+        deltas.flush()
+        call.record(whole.result())
+
+    return astream
+
+
+class _Whole:
+    """The message that a stream's chunks make together."""
+
+    def __init__(self) -> None:
+        self._message: AIMessageChunk | None = None
+
+    def add(self, chunk: AIMessageChunk) -> ChatGenerationChunk:
+        """Take one more chunk; returns it as a generation."""
+        self._message = chunk if self._message is None else self._message + chunk
+        return ChatGenerationChunk(message=chunk)
+
+    def result(self) -> ChatResult:
+        """The whole, as ``invoke`` would have returned it."""
+        message = message_chunk_to_message(
+            self._message if self._message is not None else AIMessageChunk(content="")
+        )
+        return ChatResult(generations=[ChatGeneration(message=message)])
+
+
+def _as_chunk(result: ChatResult) -> AIMessageChunk:
+    """A recorded answer as a stream of one chunk."""
+    message = result.generations[0].message
+    facts = message.model_dump(exclude={"type", "tool_calls", "invalid_tool_calls"})
+    calls = [
+        tool_call_chunk(name=call["name"], args=json.dumps(call["args"]), id=call["id"], index=index)
+        for index, call in enumerate(getattr(message, "tool_calls", []))
+    ]
+    return AIMessageChunk(**facts, tool_call_chunks=calls, chunk_position="last")
 
 
 class _ModelCall:
