@@ -96,6 +96,18 @@ def test_a_step_opens_and_closes_in_one_entry() -> None:
     assert not closed.running_steps
 
 
+def test_a_step_may_be_opened_by_key_and_closed_by_name() -> None:
+    history = started()
+    for key, line in (("k1", 1), ("k2", 2)):
+        history.add("STEP_STARTED", step=key, tool="read_line", args={"line": line})
+    view = history.add("STEP_CLOSED", step=STEP, tool="read_line", outcome="FINISHED", result="8.1").view
+    first, second = (view.entry(key) for key in ("k1", "k2"))
+    assert isinstance(first, ToolStep)
+    assert isinstance(second, ToolStep)
+    assert (first.state, first.result, second.state) == ("finished", "8.1", "running")
+    assert view.entry(STEP) is None
+
+
 def test_a_refused_step_says_why() -> None:
     view = (
         started()

@@ -134,7 +134,8 @@ def _event(view: Conversation, event: run_pb2.Event) -> Conversation:
         return view
     facts = from_struct(event.data)
     view = replace(view, sequences={**view.sequences, event.run: event.sequence})
-    # A late event of an earlier run (a recovery that somebody decides) must not make that run the present one again.
+    # A late event of an earlier run (a recovery that somebody decides) must not make that run the present
+    # one again.
     if event.run == view.run or event.type == run_pb2.EVENT_TYPE_CREATED or not view.run:
         view = replace(view, run=event.run, state=event.state)
     key = f"{event.run}/events/{event.sequence}"
@@ -204,7 +205,8 @@ def _succeeded(view: Conversation, key: str, facts: Facts) -> Conversation:
 def _step(view: Conversation, event: run_pb2.Event, facts: Facts) -> Conversation:
     at = event.time.ToNanoseconds() / 1e9
     key = _text(facts, "step") or f"{event.run}/events/{event.sequence}"
-    known = view.entry(key)
+    known = view.entry(key) or _opened_as(view, event, _text(facts, "tool"))
+    key = known.key if known else key
     args = facts.get("args")
     arguments = (
         tuple((one_line(name, 60), one_line(shown(value), 120)) for name, value in sorted(args.items()))
@@ -237,6 +239,14 @@ def _step(view: Conversation, event: run_pb2.Event, facts: Facts) -> Conversatio
                 milliseconds=max(0.0, (at - step.started_at) * 1000),
             )
     return _put(view, step)
+
+
+def _opened_as(view: Conversation, event: run_pb2.Event, tool: str) -> ToolStep | None:
+    """The call that a closing event ends where it names the step otherwise than its start did (by key or by
+    resource name): the oldest open one of that tool."""
+    if event.type != run_pb2.EVENT_TYPE_STEP_CLOSED:
+        return None
+    return next((step for step in view.running_steps if step.tool == one_line(tool, 80)), None)
 
 
 def _result(value: JsonValue) -> str:

@@ -111,7 +111,7 @@ def card(item: Card, now: float) -> RenderableType:
         table.add_column(style="dim", overflow="fold")
         for argument in item.arguments:
             table.add_row(Text(argument.name), Text(argument.text, style="bold"), Text(argument.description))
-        parts.append(Padding(table, (1, 0, 1, 2), expand=False))
+        parts.append(Padding(table, (1, 0, 1, 2)))
     if item.why:
         parts.append(Text.assemble(("Why    ", "dim"), item.why))
     if item.rule:

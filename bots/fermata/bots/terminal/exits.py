@@ -61,7 +61,6 @@ _HINTS = {
     "LATCH_NOT_FOUND": "fermata latches lists them.",
     "COLLECTION_NOT_FOUND": "fermata documents lists collections.",
     "THREAD_BUSY": "Wait for its run, or halt it: fermata halt RUN",
-    "HALTED": "fermata latches shows what halts it; fermata release ID lifts it.",
     "APPROVAL_DIGEST_MISMATCH": "It has changed since it was shown. Look at it again: fermata approvals",
 }
 
