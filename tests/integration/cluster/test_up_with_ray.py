@@ -165,12 +165,12 @@ def test_actors_outlive_a_controller_that_was_killed_and_are_adopted(plane: Cont
 
 
 def test_a_killed_chroma_is_started_again_on_the_same_port(plane: ControlPlane) -> None:
-    old = plane.child("chromadb")
+    old = plane.child("chromadb_rust")
     port = re.search(r"--port (\d+)", command_of(old))
     os.kill(old, signal.SIGKILL)
 
     def is_back() -> bool:
-        new = plane.child("chromadb")
+        new = plane.child("chromadb_rust")
         return new != old and port is not None and port.group() in command_of(new)
 
     plane.wait_for("Chroma", lambda: "Chroma is up again" in plane.told() and is_back())

@@ -193,7 +193,8 @@ class Supervisor:
             return None
         folder = self._settings.data / "chroma"
         command = [
-            *(sys.executable, "-c", "from chromadb.cli.cli import app; app()", "run"),
+            # What the chroma command runs, without the second and the 75 MB of the Python around it.
+            *(sys.executable, "-c", "import sys, chromadb_rust_bindings as b; b.cli(sys.argv)", "run"),
             *("--path", str(folder), "--host", "127.0.0.1", "--port", str(self._chroma_port)),
         ]
         return ChildSpec(
