@@ -12,12 +12,11 @@ import copy
 import logging
 import threading
 import time
-import traceback
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from google.protobuf import json_format, struct_pb2
+from google.protobuf import json_format
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.serde.types import INTERRUPT
 from langgraph.errors import GraphRecursionError
@@ -30,7 +29,6 @@ from fermata.agents.runtime.canonical import NotJsonError, jsonable
 from fermata.agents.runtime.checkpointer import ChannelCheckpointSaver
 from fermata.agents.runtime.errors import HostError, OutputNotSerializableError, RunStopped
 from fermata.agents.runtime.gate import LATCH_ID, serving
-from fermata.agents.runtime.gated import call_digest
 from fermata.agents.runtime.messages import (
     closing_messages,
     last_answer,
@@ -38,16 +36,20 @@ from fermata.agents.runtime.messages import (
     new_messages,
     output_json,
 )
+from fermata.agents.runtime.questions import (
+    BREAKPOINT_ID,
+    asks_for_one_call,
+    breakpoint_question,
+    question_of,
+)
 from fermata.agents.runtime.run import FLUSH_SECONDS, ActiveRun, answer_of
-from fermata.v1 import approval_pb2, run_pb2, worker_pb2
+from fermata.agents.runtime.tracebacks import traceback_of
+from fermata.v1 import run_pb2, worker_pb2
 
 _logger = logging.getLogger(__name__)
 
 MESSAGES = "messages"
 """The channel of a graph that one can talk to."""
-
-DETAIL_BYTES = 8192
-"""Where a traceback is cut; its end says what happened, so its beginning goes."""
 
 STUCK_SECONDS = 5.0
 """How long a run that ends with an error waits for calls that can't be cancelled, before it leaves them to the end of
@@ -55,13 +57,6 @@ the process."""
 
 DEFAULT_SUPER_STEPS = 100
 """LangGraph's recursion limit where the revision sets none."""
-
-_DECISIONS = {
-    "approve": approval_pb2.DECISION_APPROVE,
-    "edit": approval_pb2.DECISION_EDIT,
-    "reject": approval_pb2.DECISION_REJECT,
-    "respond": approval_pb2.DECISION_ANSWER,
-}
 
 
 @dataclass
@@ -242,38 +237,17 @@ class Execution:
         for key, interrupt in own.items():
             if key in run.asked.values() or key.startswith(LATCH_ID):
                 continue
-            park.interrupts.append(self._question(interrupt))
+            if asks_for_one_call(interrupt):
+                self._per_call.add(interrupt.id)
+            park.interrupts.append(question_of(interrupt))
         if not (park.asking_steps or park.latch or park.interrupts or run.gate_stopped):
-            park.interrupts.append(
-                worker_pb2.GraphInterrupt(
-                    interrupt_id="breakpoint",
-                    value=_value({"breakpoint": "The graph stops here, and goes on when it is told to."}),
-                )
-            )
+            park.interrupts.append(breakpoint_question())
         # A Resume may come as the answer, or at once after it.
         self.parked = True
         reply = answer_of(await asyncio.wrap_future(run.send(park=park)))
         if reply.WhichOneof("body") == "resume":
             self.resume(reply.resume)
         return False
-
-    def _question(self, interrupt: Interrupt) -> worker_pb2.GraphInterrupt:
-        value = jsonable(interrupt.value)
-        question = worker_pb2.GraphInterrupt(interrupt_id=interrupt.id, value=_value(value))
-        if not isinstance(interrupt.value, Mapping):
-            return question
-        requests = interrupt.value.get("action_requests")
-        if isinstance(requests, Sequence):
-            allowed = {
-                config["action_name"]: config["allowed_decisions"]
-                for config in interrupt.value.get("review_configs", [])
-            }
-            for request in requests:
-                question.actions.append(_action(request, allowed.get(request["name"], _DECISIONS)))
-        elif interrupt.value.get("type") == "tool_approval":
-            question.actions.append(_action(interrupt.value, _DECISIONS))
-            self._per_call.add(interrupt.id)
-        return question
 
     async def _finish(self, values: Any) -> bool:
         try:
@@ -342,7 +316,7 @@ class Execution:
         answers = {
             answer.interrupt_id: self._answer(answer.interrupt_id, json_format.MessageToDict(answer.value))
             for answer in resume.answers
-            if answer.interrupt_id != "breakpoint"
+            if answer.interrupt_id != BREAKPOINT_ID
         }
         return Command(resume=answers) if answers else None
 
@@ -355,9 +329,7 @@ class Execution:
             for _, channel, value in (latest.pending_writes or [] if latest is not None else [])
             if channel == INTERRUPT
             for interrupt in (value if isinstance(value, list | tuple) else [value])
-            if isinstance(interrupt, Interrupt)
-            and isinstance(interrupt.value, Mapping)
-            and interrupt.value.get("type") == "tool_approval"
+            if isinstance(interrupt, Interrupt) and asks_for_one_call(interrupt)
         }
 
     def _answer(self, interrupt_id: str, value: Any) -> Any:
@@ -403,47 +375,6 @@ class Execution:
         self._flush = None
         if self._run.has_uncommitted and not self._run.silent:
             self._run.send()
-
-
-def traceback_of(error: BaseException) -> str:
-    """The traceback without the frames of this package and of LangGraph's machinery, cut at 8 KiB from its beginning."""
-    summary = traceback.TracebackException.from_exception(error, compact=True)
-    seen: set[int] = set()
-    part: traceback.TracebackException | None = summary
-    while part is not None and id(part) not in seen:
-        seen.add(id(part))
-        own = [frame for frame in part.stack if not any(name in frame.filename for name in _MACHINERY)]
-        if own:
-            part.stack = traceback.StackSummary.from_list(own)
-        part = part.__cause__ or part.__context__
-    text = "".join(summary.format())
-    data = text.encode("utf-8", "replace")
-    return text if len(data) <= DETAIL_BYTES else data[-DETAIL_BYTES:].decode("utf-8", "ignore")
-
-
-_MACHINERY = (
-    "/fermata/agents/runtime/",
-    "/site-packages/langgraph/",
-    "/site-packages/langchain_core/",
-    "/asyncio/",
-    "/concurrent/futures/",
-)
-
-
-def _action(request: Mapping[str, Any], allowed: Any) -> worker_pb2.MiddlewareAction:
-    args = dict(request.get("args") or {})
-    action = worker_pb2.MiddlewareAction(
-        tool=request["name"],
-        call_digest=call_digest(request["name"], args),
-        description=str(request.get("description") or ""),
-        allowed_decisions=[_DECISIONS[name] for name in allowed if name in _DECISIONS],
-    )
-    action.args.update(jsonable(args))  # type: ignore[arg-type]
-    return action
-
-
-def _value(value: Any) -> struct_pb2.Value:
-    return json_format.ParseDict(value, struct_pb2.Value())
 
 
 def _whole_numbers(value: Any) -> Any:

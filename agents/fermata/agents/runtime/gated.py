@@ -5,22 +5,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import uuid
 from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
-from langchain_core.messages import AIMessage, BaseMessage, HumanMessage, SystemMessage, ToolMessage
+from langchain_core.messages import ToolMessage
 from langchain_core.tools import BaseTool, ToolException
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
-from langgraph.prebuilt.tool_node import ToolRuntime
-from langgraph.store.base import BaseStore
-from langgraph.types import Command, Interrupt
+from langgraph.types import Interrupt
 from pydantic import BaseModel
 
+from fermata.agents.runtime.call_input import (
+    as_written,
+    has_aliases,
+    injected_state,
+    parsed_input,
+    provenance,
+    raising,
+    rationale,
+)
+from fermata.agents.runtime.call_result import blob_of, cut, readdressed, text_of, value_of
 from fermata.agents.runtime.calls import Call
 from fermata.agents.runtime.canonical import Json, NotJsonError, canonical, digest, jsonable
 from fermata.agents.runtime.context import current_call
@@ -35,15 +41,10 @@ EFFECT_KEY = "fermata.effect"
 RISK_KEY = "fermata.risk"
 """Key of a tool's metadata: low, medium or high."""
 
-RESULT_TEXT_BYTES = 4096
-"""Where the text of a result is cut."""
-
 DEFAULT_RESULT_BYTES = 1024 * 1024
 """Largest result of a tool where the revision sets no limit."""
 
 _ENVELOPE = "fermata.result"
-_serde = JsonPlusSerializer()
-_PASSAGE = re.compile(r'<passage id="[^"]*" source="([^"]*)"')
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ def prepare(
     tool_call_id = kwargs.get("tool_call_id")
     given: str | dict[str, Any] = dict(tool_input) if isinstance(tool_input, dict) else tool_input
     try:
-        parsed = _parsed(tool, given, tool_call_id)
+        parsed = parsed_input(tool, given, tool_call_id)
         visible = {k: jsonable(v, path=f"\x00{k}") for k, v in tool._filter_injected_args(parsed).items()}
-        injected = _injected(parsed, visible, tool_call_id)
+        injected = injected_state(parsed, visible, tool_call_id)
     except (ValueError, TypeError, NotJsonError) as error:
-        return InvalidInput(_raising(tool, error))
+        return InvalidInput(raising(tool, error))
     return GatedCall(run, tool, given, parsed, visible, injected, kwargs)
 
 
@@ -135,21 +136,21 @@ class GatedCall:
         messages = place.messages()
         self.gate = worker_pb2.Gate(
             step=step,
-            nonce=_nonce(),
+            nonce=uuid.uuid4().hex,
             namespace=place.namespace,
             task_id=place.task,
             ordinal=ordinal,
             tool=tool.name,
             args=canonical(visible),
             digest=call,
-            call_digest=call_digest(tool.name, _as_written(tool, given)),
+            call_digest=call_digest(tool.name, as_written(tool, given)),
             effect=declared_effect(tool),
             risk=declared_risk(tool),
             tool_call_id=self._tool_call_id or "",
-            rationale=_rationale(messages, self._tool_call_id),
+            rationale=rationale(messages, self._tool_call_id),
             tool_description=tool.description,
             args_schema=args_schema(tool),
-            provenance=_provenance(messages),
+            provenance=provenance(messages),
         )
 
     @property
@@ -167,7 +168,7 @@ class GatedCall:
             if isinstance(self._given, str):
                 return self._given
             shown = {k: self._parsed[k] for k in self._visible if k in self._parsed and k not in self._given}
-            return {**self._given, **shown} if not _has_aliases(self.tool) else self._given
+            return {**self._given, **shown} if not has_aliases(self.tool) else self._given
         edited = json.loads(answer.edited_args)
         if isinstance(self._given, str):
             if len(edited) != 1:
@@ -178,11 +179,11 @@ class GatedCall:
         kept = {
             k: v
             for k, v in self._given.items()
-            if k not in self._visible and k not in _as_written(self.tool, self._given)
+            if k not in self._visible and k not in as_written(self.tool, self._given)
         }
         replaced = {**kept, **edited}
         try:
-            _parsed(self.tool, dict(replaced), self._tool_call_id)
+            parsed_input(self.tool, dict(replaced), self._tool_call_id)
         except (ValueError, TypeError) as error:
             raise CallRefused(
                 "EDITED_ARGS_INVALID", f"{self.tool.name} does not take the edited arguments: {error}"
@@ -195,10 +196,10 @@ class GatedCall:
         """Report a result; the record is what a later execution returns. Too large a result leaves a record that
         raises."""
         refusal, blob = self._record(result)
-        text = _text(result)
+        text = text_of(result)
         if refusal is not None:
-            text = f"{_cut(text)} … ({refusal})"
-            blob = _blob({_ENVELOPE: 1, "refused": [refusal.reason, str(refusal)]})
+            text = f"{cut(text)} … ({refusal})"
+            blob = blob_of({_ENVELOPE: 1, "refused": [refusal.reason, str(refusal)]})
         return self._close(run_pb2.STEP_OUTCOME_FINISHED, result=blob, text=text)
 
     def checked(self, result: Any) -> Any:
@@ -215,8 +216,8 @@ class GatedCall:
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         if isinstance(error, asyncio.CancelledError):
             text = "It was cancelled while it ran; whether it took effect is unknown."
-        blob = _blob({_ENVELOPE: 1, "error": _cut(str(error) or text)})
-        return self._close(run_pb2.STEP_OUTCOME_FAILED, result=blob, error=_cut(text))
+        blob = blob_of({_ENVELOPE: 1, "error": cut(str(error) or text)})
+        return self._close(run_pb2.STEP_OUTCOME_FAILED, result=blob, error=cut(text))
 
     def interrupted(self, signal: GraphBubbleUp) -> None:
         """Report that the tool itself interrupted its graph: LangGraph executes it again, from its beginning."""
@@ -261,7 +262,7 @@ class GatedCall:
 
         :raises RecordedFailure: where it failed then.
         """
-        value = _serde.loads_typed((answer.result.type, answer.result.data)) if answer.result.type else None
+        value = value_of(answer.result)
         record = value if isinstance(value, dict) and _ENVELOPE in value else None
         if answer.outcome in (run_pb2.STEP_OUTCOME_FAILED, run_pb2.STEP_OUTCOME_ABANDONED):
             text = record["error"] if record and "error" in record else answer.message
@@ -272,12 +273,12 @@ class GatedCall:
             return self._told(value)
         if "refused" in record:
             return self._error(ToolResultRefused(*record["refused"]))
-        return _readdressed(record["value"], record["tool_call_id"], self._tool_call_id)
+        return readdressed(record["value"], record["tool_call_id"], self._tool_call_id)
 
     def _record(self, result: Any) -> tuple[ToolResultRefused | None, worker_pb2.Blob]:
         limit = self.run.spec.limits.tool_result_bytes or DEFAULT_RESULT_BYTES
         try:
-            blob = _blob({_ENVELOPE: 1, "value": result, "tool_call_id": self._tool_call_id})
+            blob = blob_of({_ENVELOPE: 1, "value": result, "tool_call_id": self._tool_call_id})
         except (TypeError, ValueError, RecursionError) as error:
             message = f"{self.tool.name} returned what can't be kept: {type(result).__name__} ({error})."
             return ToolResultRefused("TOOL_RESULT_NOT_SERIALIZABLE", message), worker_pb2.Blob()
@@ -310,7 +311,7 @@ class GatedCall:
             step=self.moving.step,
             nonce=self.gate.nonce,
             outcome=outcome,
-            text=_cut(text),
+            text=cut(text),
             error=error,
         )
         if result is not None:
@@ -318,126 +319,6 @@ class GatedCall:
         answer = self.run.send(step_closed=closed)
         answer.add_done_callback(lambda _: self.run.activity.end(self.moving))
         return answer
-
-
-def _parsed(tool: BaseTool, given: str | dict[str, Any], tool_call_id: str | None) -> dict[str, Any]:
-    """The input as the tool's method will get it."""
-    schema = tool.args_schema
-    if isinstance(schema, type) and issubclass(schema, BaseModel) and not schema.model_fields:
-        return {}
-    parsed = tool._parse_input(given, tool_call_id)
-    if isinstance(parsed, dict):
-        return parsed
-    return {next(iter(tool.args), "input"): parsed}
-
-
-def _as_written(tool: BaseTool, given: str | dict[str, Any]) -> dict[str, Any]:
-    """The arguments that the model wrote."""
-    if isinstance(given, str):
-        return {next(iter(tool.args), "input"): given}
-    return tool._filter_injected_args(given)
-
-
-def _injected(
-    parsed: Mapping[str, Any], visible: Mapping[str, Json], tool_call_id: str | None
-) -> dict[str, Json]:
-    """What the graph puts into the call: state counts, the machinery around it does not."""
-    injected: dict[str, Json] = {}
-    for name, value in parsed.items():
-        if name in visible or name in {"run_manager", "callbacks", "config"} or isinstance(value, BaseStore):
-            continue
-        if isinstance(value, str) and value == tool_call_id:
-            continue
-        injected[name] = jsonable(
-            value.state if isinstance(value, ToolRuntime) else value, path=f"\x00{name}"
-        )
-    return injected
-
-
-def _has_aliases(tool: BaseTool) -> bool:
-    schema = tool.args_schema
-    return (
-        isinstance(schema, type)
-        and issubclass(schema, BaseModel)
-        and any(
-            field.alias is not None or field.validation_alias is not None
-            for field in schema.model_fields.values()
-        )
-    )
-
-
-def _raising(tool: BaseTool, error: Exception) -> BaseTool:
-    def refuse(*_: Any, **__: Any) -> NoReturn:
-        raise error
-
-    copy = tool.model_copy()
-    # Instance attributes of these names come before the class's methods; pydantic's own __setattr__ would refuse them.
-    for method in ("_parse_input", "_to_args_and_kwargs"):
-        object.__setattr__(copy, method, refuse)
-    return copy
-
-
-def _rationale(messages: list[BaseMessage], tool_call_id: str | None) -> str:
-    for message in reversed(messages):
-        if isinstance(message, AIMessage) and any(call["id"] == tool_call_id for call in message.tool_calls):
-            return message.text
-    return ""
-
-
-def _provenance(messages: list[BaseMessage]) -> list[str]:
-    """Who has put words into the conversation that the call came from."""
-    found: dict[str, None] = {}
-    for message in messages:
-        if isinstance(message, HumanMessage):
-            found["person"] = None
-        elif isinstance(message, ToolMessage):
-            found[f"tool:{message.name or 'unknown'}"] = None
-        if isinstance(message, SystemMessage | ToolMessage):
-            found.update(dict.fromkeys(f"document:{source}" for source in _PASSAGE.findall(message.text)))
-    return list(found)
-
-
-def _readdressed(value: Any, old_id: str | None, new_id: str | None) -> Any:
-    """A recorded result in answer to the present call: a re-executed model may have numbered it anew."""
-    if isinstance(value, ToolMessage):
-        if value.tool_call_id != old_id or new_id is None:
-            return value
-        return value.model_copy(update={"tool_call_id": new_id})
-    if isinstance(value, list):
-        return [_readdressed(item, old_id, new_id) for item in value]
-    if isinstance(value, Command) and isinstance(value.update, dict):
-        update = {key: _readdressed(item, old_id, new_id) for key, item in value.update.items()}
-        return Command(graph=value.graph, update=update, resume=value.resume, goto=value.goto)
-    return value
-
-
-def _blob(value: Any) -> worker_pb2.Blob:
-    kind, data = _serde.dumps_typed(value)
-    return worker_pb2.Blob(type=kind, data=data)
-
-
-def _text(result: Any) -> str:
-    if isinstance(result, BaseMessage):
-        return result.text
-    if isinstance(result, str):
-        return result
-    try:
-        return json.dumps(jsonable(result), ensure_ascii=False)
-    except NotJsonError:
-        return str(type(result))
-
-
-def _cut(text: str) -> str:
-    data = text.encode("utf-8", "replace")
-    return (
-        text
-        if len(data) <= RESULT_TEXT_BYTES
-        else data[: RESULT_TEXT_BYTES - 4].decode("utf-8", "ignore") + "…"
-    )
-
-
-def _nonce() -> str:
-    return uuid.uuid4().hex
 
 
 def effect_after(

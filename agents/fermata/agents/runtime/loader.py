@@ -25,7 +25,7 @@ from langgraph.pregel import Pregel
 
 from fermata.agents.runtime.context import serve_spec
 from fermata.agents.runtime.errors import GraphInvalidError, HostError
-from fermata.agents.runtime.execution import traceback_of
+from fermata.agents.runtime.tracebacks import traceback_of
 from fermata.v1 import agent_pb2
 
 
