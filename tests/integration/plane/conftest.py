@@ -10,6 +10,7 @@ import pytest
 from tests.integration.plane.harness import Driver, Effects, Plane
 
 from fermata.client import Client
+from fermata.client.retry import RetryPolicy
 from fermata.v1 import principal_pb2
 
 
@@ -22,7 +23,9 @@ def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plane]:
 
 @pytest.fixture
 async def client(plane: Plane) -> AsyncIterator[Client]:
-    async with Client(plane.connection()) as client:
+    """Patient enough for a server that is killed and started again."""
+    patience = RetryPolicy(attempts=60, max_seconds=1.0)
+    async with Client(plane.connection(), deadline_seconds=60, retry=patience) as client:
         yield client
 
 
