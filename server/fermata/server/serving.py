@@ -6,12 +6,6 @@ import json
 import logging
 
 import grpc
-from fermata.server.principals.operations import ensure
-from fermata.server.rpc.collections import CollectionService
-from fermata.server.rpc.models import ModelService
-from fermata.server.rpc.policy import PolicyService
-from fermata.server.rpc.principals import PrincipalService
-from fermata.server.rpc.threads import ThreadService
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
@@ -20,11 +14,18 @@ from fermata.server.errors import DomainError, ErrorKind
 from fermata.server.knowledge.chroma import ChromaStore
 from fermata.server.plane import ControlPlane
 from fermata.server.principals.callers import Callers
+from fermata.server.principals.operations import ensure
 from fermata.server.principals.records import new_token
 from fermata.server.rpc.agents import AgentService
 from fermata.server.rpc.approvals import ApprovalService
+from fermata.server.rpc.collections import CollectionService
 from fermata.server.rpc.latches import LatchService
+from fermata.server.rpc.models import ModelService
+from fermata.server.rpc.once import sweep_requests
+from fermata.server.rpc.policy import PolicyService
+from fermata.server.rpc.principals import PrincipalService
 from fermata.server.rpc.runs import RunService
+from fermata.server.rpc.threads import ThreadService
 from fermata.server.rpc.workers import WorkerService
 from fermata.server.settings import ServerSettings, write_private
 from fermata.server.store.database import Transaction
@@ -100,6 +101,7 @@ class Server:
         _write_client_file(settings, address)
         plane.spawn(sweep_workers(plane), "sweep workers")
         plane.spawn(sweep_approvals(plane), "sweep approvals")
+        plane.spawn(sweep_requests(plane), "sweep requests")
         log.info("serving on %s", address)
         return cls(plane, server, address)
 

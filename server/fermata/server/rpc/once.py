@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -10,11 +11,14 @@ from google.protobuf.message import Message
 from sqlalchemy import and_, delete, select
 
 from fermata.server.errors import DomainError, ErrorKind
+from fermata.server.plane import ControlPlane
 from fermata.server.principals.callers import Caller
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
 
 M = TypeVar("M", bound=Message)
+
+SWEEP_SECONDS = 3600.0
 
 KEPT_SECONDS = 7 * 24 * 3600.0
 """How long a repeated request is recognised."""
@@ -83,8 +87,14 @@ def _digest(method: str, request: Any) -> str:
     return hashlib.sha256(method.encode() + b"\0" + request.SerializeToString(deterministic=True)).hexdigest()
 
 
-def forget_old(transaction: Transaction) -> None:
-    """Drop what is too old to be repeated."""
+async def sweep_requests(plane: ControlPlane) -> None:
+    """Forget, every hour, what is too old to be repeated. Runs until cancelled."""
+    while True:
+        await plane.write(_forget_old)
+        await asyncio.sleep(SWEEP_SECONDS)
+
+
+def _forget_old(transaction: Transaction) -> None:
     transaction.execute(
         delete(schema.requests).where(schema.requests.c.created < transaction.now - KEPT_SECONDS)
     )
