@@ -24,13 +24,16 @@ READS = ("Get", "List", "Search", "Test", "Embed", "Watch")
 class RetryPolicy:
     """Exponential backoff with full jitter.
 
-    :param attempts: how often a call is sent at most, the first time included.
+    :param attempts: how often a call is sent at most, the first time included; enough for a server that restarts.
+    :param attempts_before_contact: the same while the server has never answered. It is more likely not there than
+        restarting, and a person waits.
     :param initial_seconds: upper bound of the first wait.
     :param multiplier: growth of the bound.
     :param max_seconds: largest bound.
     """
 
-    attempts: int = 6
+    attempts: int = 8
+    attempts_before_contact: int = 4
     initial_seconds: float = 0.1
     multiplier: float = 2.0
     max_seconds: float = 5.0

@@ -27,6 +27,7 @@ LONG_DEADLINE_SECONDS = 180.0
 MAX_MESSAGE_BYTES = 64 * 1024 * 1024
 RECONNECT_MILLISECONDS = (100, 1000)
 PAGE_SIZE = 200
+_NO_CONTACT = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED})
 
 _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response", bound=Message)
@@ -68,6 +69,7 @@ class Transport:
         self.clock = clock
         self._channel: aio.Channel | None = None
         self._closed = False
+        self._has_answered = False
 
     @property
     def tenant(self) -> str:
@@ -116,13 +118,20 @@ class Transport:
         failures = 0
         while True:
             try:
-                return await self._once(call, request, max(end - self.clock(), 0.001))
+                answer = await self._once(call, request, max(end - self.clock(), 0.001))
             except FermataError as failure:
                 failures += 1
+                self._has_answered |= failure.code not in _NO_CONTACT
+                attempts = self.retry.attempts
+                if not self._has_answered:
+                    attempts = min(attempts, self.retry.attempts_before_contact)
                 wait = self.retry.wait_after(failure, failures, self.random)
-                exhausted = failures >= self.retry.attempts or self.clock() + wait >= end
+                exhausted = failures >= attempts or self.clock() + wait >= end
                 if not repeatable or not failure.retryable or exhausted:
                     raise
+            else:
+                self._has_answered = True
+                return answer
             await self.sleep(wait)
 
     async def collect(

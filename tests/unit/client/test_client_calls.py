@@ -115,6 +115,22 @@ async def test_attempts_come_to_an_end(serve: Any) -> None:
     assert len(server.requests) == 4
 
 
+async def test_a_server_that_was_there_is_waited_for_longer(serve: Any, clock: Any) -> None:
+    server = Flaky(99)
+    client = await serve(server)
+    client.transport.retry = RetryPolicy()
+    with pytest.raises(UnavailableError):
+        await client.runs.get("r1")
+    assert len(server.requests) == RetryPolicy().attempts_before_contact
+    server.failures, server.requests = 0, []
+    await client.runs.get("r1")
+    server.failures, server.requests, clock.slept = 99, [], []
+    with pytest.raises(UnavailableError):
+        await client.runs.get("r1")
+    assert len(server.requests) == RetryPolicy().attempts
+    assert sum(clock.slept) > 10
+
+
 async def test_retries_stop_at_the_deadline(serve: Any, clock: Any) -> None:
     server = Flaky(99)
     client = await serve(server)
