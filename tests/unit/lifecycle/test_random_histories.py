@@ -1,0 +1,205 @@
+"""Whatever people, workers and time do, and in whatever order: what was promised holds."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
+from sqlalchemy import StaticPool, create_engine, event, select
+
+from fermata.server.errors import DomainError
+from fermata.server.latches import records as latches
+from fermata.server.latches.coverage import Subject, covers
+from fermata.server.ledger import steps
+from fermata.server.lifecycle.decisions import expire_due
+from fermata.server.runs.transitions import ENDED
+from fermata.server.store import schema
+from fermata.v1 import approval_pb2, latch_pb2, worker_pb2
+
+PROCEED = worker_pb2.GATE_VERDICT_PROCEED
+WORKERS = st.sampled_from(["w1", "w2"])
+STEPS = st.sampled_from(["s1", "s2"])
+TOOLS = st.sampled_from(["turn", "look"])
+MIXED = """version: 1
+rules:
+  - {id: look, match: {tool: look}, decide: ALLOW}
+  - {id: turn, match: {tool: turn}, decide: REQUIRE_APPROVAL, approval: {valid_for: 60s, on_timeout: HALT}}
+"""
+EXPECTED = {
+    "STALE_EPOCH",
+    "RUN_STATE",
+    "THREAD_BUSY",
+    "HALTED",
+    "APPROVAL_DECIDED",
+    "APPROVAL_EXPIRED",
+    "RUN_ENDED",
+    "DECISION_NOT_ALLOWED",
+}
+
+
+class Histories(RuleBasedStateMachine):
+    """One tenant, two workers, and everything that can happen to their runs."""
+
+    runs = Bundle("runs")
+    held = Bundle("held")
+    world_type: Callable[[Any], Any]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.engine = create_engine("sqlite://", poolclass=StaticPool, connect_args={"isolation_level": None})
+        event.listen(self.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+        schema.metadata.create_all(self.engine)
+        self.connection = self.engine.connect()
+        self.world = type(self).world_type(self.connection)
+        self.world.agent()
+        self.world.policy(MIXED)
+        self.nonces: dict[tuple[str, str], str] = {}
+        self.dead: set[str] = set()
+
+    def teardown(self) -> None:
+        self.connection.close()
+        self.engine.dispose()
+
+    def try_(self, operation: Callable[[], Any]) -> Any:
+        """Run an operation; a refusal is one that callers are told of."""
+        try:
+            return operation()
+        except DomainError as refused:
+            if refused.reason not in EXPECTED:
+                raise
+            return None
+
+    @rule(target=runs, worker=st.none() | WORKERS)
+    def create(self, worker: str | None) -> Any:
+        self.world.room.worker = worker
+        run = self.try_(self.world.create)
+        self.world.room.worker = None
+        return run
+
+    @rule(worker=WORKERS)
+    def claim(self, worker: str) -> None:
+        self.world.room.worker = worker
+        self.world.claim()
+        self.world.room.worker = None
+
+    @rule(run=runs, step=STEPS, tool=TOOLS, worker=WORKERS)
+    def gate(self, run: str | None, step: str, tool: str, worker: str) -> None:
+        if run is None:
+            return
+        nonce = f"nonce {len(self.nonces)}"
+        covered = self._is_covered(run, tool)
+        answer = self.try_(
+            lambda: self.world.gate(run, tool=tool, step=f"{tool} {step}", nonce=nonce, worker=worker)
+        )
+        if answer is not None and answer.verdict == PROCEED:
+            assert not covered
+            self.nonces[run, f"{tool} {step}"] = nonce
+
+    @rule(run=runs, step=STEPS, tool=TOOLS, worker=WORKERS)
+    def close_step(self, run: str | None, step: str, tool: str, worker: str) -> None:
+        if (nonce := self.nonces.get((run or "", f"{tool} {step}"))) is not None:
+            self.try_(lambda: self.world.closed(run, nonce, step=f"{tool} {step}", worker=worker))
+
+    @rule(run=runs, step=STEPS, worker=WORKERS)
+    def park(self, run: str | None, step: str, worker: str) -> None:
+        if run is not None and not self._open(run):
+            park = worker_pb2.Park(asking_steps=[f"turn {step}"])
+            self.try_(lambda: self.world.host(run, worker=worker, park=park))
+
+    @rule(run=runs, worker=WORKERS)
+    def finish(self, run: str | None, worker: str) -> None:
+        if run is not None and not self._open(run):
+            self.try_(lambda: self.world.finish(run, worker=worker))
+
+    @rule(run=runs, decision=st.sampled_from(["APPROVE", "REJECT", "GIVE_UP", "DO_AGAIN", "IT_HAPPENED"]))
+    def decide(self, run: str | None, decision: str) -> None:
+        for approval in self.world.pending(run or ""):
+            self.try_(functools.partial(self.world.decide, approval, decision))
+
+    @rule(
+        target=held,
+        kind=st.sampled_from(["HOLD", "HALT"]),
+        scope=st.sampled_from(["tenant", "agent", "tool"]),
+    )
+    def latch(self, kind: str, scope: str) -> Any:
+        target = {"tenant": "", "agent": "operator", "tool": "turn"}[scope]
+        return self.world.latch(kind, scope, target)
+
+    @rule(target=held, kind=st.sampled_from(["HOLD", "HALT"]), run=runs)
+    def latch_run(self, kind: str, run: str | None) -> Any:
+        return self.world.latch(kind, "run", run) if run else self.world.latch("HOLD", "tool", "other")
+
+    @rule(latch=consumes(held))
+    def release(self, latch: str) -> None:
+        self.world.release(latch)
+
+    @rule(worker=WORKERS, dead=st.booleans())
+    def lose(self, worker: str, dead: bool) -> None:
+        self.world.lose(worker, dead=dead)
+
+    @rule(worker=WORKERS, all_=st.booleans())
+    def come_back(self, worker: str, all_: bool) -> None:
+        table = schema.runs.c
+        query = select(table.id).where(table.worker == worker)
+        mine = self.world.tx(lambda tx: tx.execute(query).scalars().all())
+        self.world.come_back(worker, *(self.world.lease(run) for run in mine if all_))
+
+    @rule(run=runs, worker=WORKERS)
+    def report_stop(self, run: str | None, worker: str) -> None:
+        if run is not None:
+            self.world.stop_report(run, worker)
+
+    @rule(seconds=st.sampled_from([1, 30, 61]))
+    def time_passes(self, seconds: int) -> None:
+        self.world.now += seconds
+        self.world.tx(expire_due)
+
+    @invariant()
+    def what_was_promised_holds(self) -> None:
+        world = self.world
+        runs = world.tx(lambda tx: tx.execute(select(schema.runs)).fetchall())
+        threads = {row.id: row for row in world.tx(lambda tx: tx.execute(select(schema.threads)).fetchall())}
+        active = world.tx(lambda tx: latches.active(tx, "default"))
+        states = {latch.id: world.latch_state(latch.id) for latch in active}
+        for run in runs:
+            world.events(run.id)
+            ended = run.state in ENDED
+            assert (threads[run.thread].active_run == run.id) == (not ended)
+            assert ended == bool(run.ended)
+            asked = [world.approval(approval) for approval in world.pending(run.id)]
+            assert not ended or all(row.kind == approval_pb2.APPROVAL_KIND_RECOVERY for row in asked), (
+                "an ended run asks nothing but what became of its effects"
+            )
+            subject = Subject(run.id, run.thread, run.agent)
+            for latch in active:
+                if latch.kind == latch_pb2.LATCH_KIND_HALT and covers(latch, subject):
+                    assert ended or states[latch.id] == "LATCHED", "settled, and a covered run has not ended"
+                    assert states[latch.id] == "LATCHED" or not self._open(run.id), (
+                        "settled, and an effect is still open"
+                    )
+
+    def _open(self, run: str) -> list[Any]:
+        return self.world.tx(lambda tx: steps.open_steps(tx, "default", run))  # type: ignore[no-any-return]
+
+    def _is_covered(self, run: str, tool: str) -> bool:
+        message = self.world.run(run)
+        subject = Subject(run, message.thread.rsplit("/", 1)[1], "operator", tool)
+        active = self.world.tx(lambda tx: latches.active(tx, "default"))
+        return any(covers(latch, subject) for latch in active)
+
+
+def test_whatever_happens_what_was_promised_holds(world: Any) -> None:
+    machine = type("Machine", (Histories,), {"world_type": type(world)})
+    case = machine.TestCase  # type: ignore[attr-defined]
+    case.settings = settings(
+        max_examples=25,
+        stateful_step_count=30,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        derandomize=True,
+    )
+    case().runTest()
