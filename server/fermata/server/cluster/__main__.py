@@ -50,13 +50,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (ConnectionError, RuntimeError) as error:
         print(f"RAY_UNAVAILABLE: Ray at {options.ray_address} can't be used: {error}", file=sys.stderr)
         return UNAVAILABLE_EXIT_CODE
-    asyncio.run(_run(options, target))
-    logging.shutdown()
-    # Ray's own farewell waits half a minute for a cluster that has ended before us.
-    os._exit(0)
+    return asyncio.run(_run(options, target))
 
 
-async def _run(options: argparse.Namespace, target: ServerTarget) -> None:
+async def _run(options: argparse.Namespace, target: ServerTarget) -> int:
     ended = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, ended.set)
@@ -88,6 +85,10 @@ async def _run(options: argparse.Namespace, target: ServerTarget) -> None:
             await run
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(controller.kill_all(), KILL_SECONDS)
+    logging.shutdown()
+    # From here, because Ray's farewell, and its calls that are still under way in threads, wait half a minute for a cluster that has
+    # ended before us.
+    os._exit(0)
 
 
 def _parser() -> argparse.ArgumentParser:
