@@ -14,6 +14,7 @@ from langchain_core.tools import BaseTool, InjectedToolCallId, ToolException, to
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import InjectedState, ToolNode, ToolRuntime
 from langgraph.types import Command, RetryPolicy, Send
+from pydantic import BaseModel
 
 from fermata.agents.runtime import context
 from fermata.agents.runtime.errors import CallRefused
@@ -389,6 +390,35 @@ async def test_a_tool_with_a_run_of_its_own_passes_the_gate_once(host_of: Any, l
     assert (await worker.finished()).answer == "A"
     assert CALLS == ["run", "a"]
     assert len(ledger.gates) == 1
+
+
+async def test_invalid_input_does_not_slip_past_the_gate_through_an_override(
+    host_of: Any, ledger: Any
+) -> None:
+    class Careless(BaseTool):
+        name: str = "careless"
+        description: str = "Acts before it looks."
+
+        def _run(self, number: int) -> str:
+            return str(number)
+
+        def run(self, tool_input: Any, *args: Any, **kwargs: Any) -> Any:
+            CALLS.append("acted")
+            return "acted"
+
+    class Number(BaseModel):
+        number: int
+
+    def act(state: MessagesState) -> dict[str, Any]:
+        with pytest.raises(ValueError, match="number"):
+            Careless(args_schema=Number).invoke({"number": "many"})
+        return {"messages": [AIMessage("refused")]}
+
+    worker = await host_of(node_graph(act))
+    await worker.assign(HELLO)
+    assert (await worker.finished()).answer == "refused"
+    assert CALLS == []
+    assert ledger.gates == []
 
 
 async def test_a_sync_call_in_an_async_node_is_gated_though_it_blocks_the_loop(

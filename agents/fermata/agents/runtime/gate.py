@@ -153,6 +153,12 @@ def _passing(tool: BaseTool, cls: type[BaseTool]) -> Iterator[None]:
         _inner.reset(token)
 
 
+def _plain(gated: Callable[..., Any]) -> Callable[..., Any]:
+    """The method without the gate."""
+    plain: Callable[..., Any] = gated.__wrapped__  # type: ignore[attr-defined]
+    return plain
+
+
 def _call_sync(
     owner: ActiveRun,
     cls: type[BaseTool],
@@ -165,7 +171,8 @@ def _call_sync(
     owner.check()
     call = prepare(owner, tool, tool_input, kwargs)
     if not isinstance(call, GatedCall):
-        return original(call.tool, tool_input, *args, **kwargs)
+        # LangChain's own method, whatever overrides it: it reads the input first, and this copy of the tool refuses it.
+        return _plain(BaseTool.run)(call.tool, tool_input, *args, **kwargs)
     owner.activity.begin(call.moving)
     asking = owner.send(gate=call.gate)
     try:
@@ -212,7 +219,7 @@ async def _call_async(
     owner.check()
     call = prepare(owner, tool, tool_input, kwargs)
     if not isinstance(call, GatedCall):
-        return await original(call.tool, tool_input, *args, **kwargs)
+        return await _plain(BaseTool.arun)(call.tool, tool_input, *args, **kwargs)
     owner.activity.begin(call.moving)
     asking = owner.send(gate=call.gate)
     try:
