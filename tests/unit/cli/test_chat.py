@@ -7,12 +7,13 @@ import json
 import os
 import pty
 import select
+import signal
 import struct
 import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyte
@@ -22,7 +23,7 @@ from fermata.bots.terminal import exits
 from fermata.v1 import approval_pb2
 
 COLUMNS, LINES = 110, 45
-PATIENCE_SECONDS = 30
+PATIENCE_SECONDS = 40
 
 
 def test_a_question_is_answered_with_citations(cli: Any) -> None:
@@ -102,12 +103,12 @@ def test_lines_of_json(cli: Any) -> None:
 class Terminal:
     """A process at a pseudo-terminal, with a screen that can be read."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, *command: str) -> None:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", LINES, COLUMNS, 0, 0))
         environment = {**os.environ, "FERMATA_ADDRESS": target, "TERM": "xterm-256color"}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "fermata.bots.terminal.main", "chat"],
+            [sys.executable, "-m", "fermata.bots.terminal.main", *command],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
@@ -162,11 +163,23 @@ class Terminal:
 
 
 @pytest.fixture
-def terminal(server: Any) -> Iterator[Terminal]:
+def at_terminal(server: Any) -> Iterator[Callable[..., Terminal]]:
+    """Starts a command at a terminal."""
+    opened: list[Terminal] = []
+
+    def start(*command: str) -> Terminal:
+        opened.append(Terminal(server.target, *command))
+        return opened[-1]
+
+    yield start
+    for found in opened:
+        found.close()
+
+
+@pytest.fixture
+def terminal(at_terminal: Callable[..., Terminal]) -> Terminal:
     """``fermata chat`` at a terminal."""
-    opened = Terminal(server.target)
-    yield opened
-    opened.close()
+    return at_terminal("chat")
 
 
 def test_the_story_at_a_terminal(terminal: Terminal, server: Any) -> None:
@@ -199,4 +212,38 @@ def test_ctrl_c_asks_whether_to_halt(terminal: Terminal, server: Any) -> None:
     terminal.type("h\r")
     terminal.until("settled in 4.2 ms")
     terminal.type("\x03")
+    assert terminal.wait() == 0
+
+
+def test_a_run_asks_about_its_approvals_at_a_terminal(
+    at_terminal: Callable[..., Terminal], server: Any
+) -> None:
+    terminal = at_terminal("run", "operator", "deal with it")
+    terminal.until("[a/e/r/d/h, empty: later]")
+    terminal.type("e rpm=5\r")
+    terminal.until("minimum of 600")
+    terminal.type("e rpm=900\r")
+    terminal.until("Slowed down to 900.")
+    assert terminal.wait() == 0
+    assert len(server.requests) == 1
+
+
+def test_leaving_a_run_says_that_it_goes_on(at_terminal: Callable[..., Terminal]) -> None:
+    terminal = at_terminal("run", "operator", "a long one")
+    terminal.until("slow_tool()")
+    terminal.process.send_signal(signal.SIGINT)
+    terminal.until("r1-abc goes on.")
+    assert terminal.wait() == exits.INTERRUPTED
+
+
+def test_confirmations_at_a_terminal(at_terminal: Callable[..., Terminal], server: Any) -> None:
+    terminal = at_terminal("halt", "--all")
+    terminal.until("Halt everything?")
+    terminal.type("n\r")
+    assert terminal.wait() == exits.FAILED
+    assert not server.latches
+    terminal = at_terminal("halt", "--all")
+    terminal.until("Halt everything?")
+    terminal.type("y\r")
+    terminal.until("settled in 4.2 ms")
     assert terminal.wait() == 0

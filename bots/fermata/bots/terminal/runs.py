@@ -63,9 +63,15 @@ def run(
             opened.output.show(Text(created.name), document=created)
             return
         opened.output.note(f"{last_part(created.name)} on {last_part(created.thread)}")
-        _finish(
-            opened, follow(opened, created.name, ask=opened.is_interactive, leave=not wait, own_text=text)
-        )
+        try:
+            ended = follow(opened, created.name, ask=opened.is_interactive, leave=not wait, own_text=text)
+        except KeyboardInterrupt:
+            short = last_part(created.name)
+            opened.output.errors.print(
+                Text(f"{short} goes on. fermata watch {short} shows it, fermata halt {short} stops it.")
+            )
+            raise
+        _finish(opened, ended)
 
 
 def runs(
