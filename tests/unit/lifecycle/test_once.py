@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import select
 
 from fermata.server.errors import DomainError, invalid
 from fermata.server.principals.callers import Caller
-from fermata.server.rpc.once import KEPT_SECONDS, forget_old, once, recall
+from fermata.server.rpc.once import KEPT_SECONDS, once, recall, sweep_requests
 from fermata.server.store import schema
 from fermata.v1 import principal_pb2, thread_pb2
 
@@ -62,14 +63,33 @@ def test_a_call_that_failed_may_be_repeated(world: Any) -> None:
     assert _once(world, Work(), "r1") == "thread 1"
 
 
-def test_an_answer_is_forgotten_when_it_is_too_old_to_be_asked_for(world: Any) -> None:
+class Sweeping:
+    """A control plane for one look: its second write is the end of it."""
+
+    def __init__(self, world: Any) -> None:
+        self._world = world
+        self._wrote = False
+
+    async def write(self, operation: Any) -> None:
+        if self._wrote:
+            raise asyncio.CancelledError
+        self._wrote = True
+        self._world.tx(operation)
+
+
+async def test_an_answer_is_forgotten_when_it_is_too_old_to_be_asked_for(
+    world: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fermata.server.rpc.once.SWEEP_SECONDS", 0.0)
     _once(world, Work(), "old")
     world.now += KEPT_SECONDS / 2
     _once(world, Work(), "new")
     world.now += KEPT_SECONDS / 2 + 1
-    world.tx(forget_old)
-    kept = world.tx(lambda tx: tx.execute(select(func.count()).select_from(schema.requests)).scalar_one())
-    assert kept == 1
+    sweeping: Any = Sweeping(world)
+    with pytest.raises(asyncio.CancelledError):
+        await sweep_requests(sweeping)
+    kept = world.tx(lambda tx: tx.execute(select(schema.requests.c.request)).scalars().all())
+    assert kept == ["new"]
 
 
 def test_an_answer_can_be_asked_for_without_work(world: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -15,6 +16,8 @@ from fermata.server.plane import ControlPlane
 from fermata.server.principals.callers import Caller
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
+
+log = logging.getLogger(__name__)
 
 M = TypeVar("M", bound=Message)
 
@@ -90,7 +93,10 @@ def _digest(method: str, request: Any) -> str:
 async def sweep_requests(plane: ControlPlane) -> None:
     """Forget, every hour, what is too old to be repeated. Runs until cancelled."""
     while True:
-        await plane.write(_forget_old)
+        try:
+            await plane.write(_forget_old)
+        except DomainError as error:
+            log.warning("old requests can't be forgotten: %s", error)
         await asyncio.sleep(SWEEP_SECONDS)
 
 
