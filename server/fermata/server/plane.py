@@ -21,6 +21,7 @@ from fermata.server.store import schema
 from fermata.server.store.database import Database, Transaction
 from fermata.server.store.migrate import migrate
 from fermata.server.store.publication import Publication
+from fermata.v1 import run_pb2
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -117,7 +118,9 @@ class ControlPlane:
             self.workers.follow(event)
         if publication.events:
             self.hub.publish(publication.events)
-            self.approvals_changed.set()
+            if any(event.event.type == run_pb2.EVENT_TYPE_APPROVAL_REQUESTED for event in publication.events):
+                # Only a new question can fall due before those that the sweep knows of.
+                self.approvals_changed.set()
         elif publication.latches:
             self.hub.wake()
         if publication.work_available:

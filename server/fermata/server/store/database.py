@@ -152,19 +152,23 @@ class Database:
         try:
             with connection.begin():
                 now = self._clock.now()
+                # Savepoints go past SQLAlchemy, whose own cost as much as half a statement each.
+                sqlite = connection.connection.driver_connection
+                assert isinstance(sqlite, sqlite3.Connection)
                 for item in batch:
-                    savepoint = connection.begin_nested()
+                    sqlite.execute("SAVEPOINT operation")
                     try:
                         item.result = item.function(Transaction(connection, now, item.publication))
-                        savepoint.commit()
                     except Exception as error:
-                        savepoint.rollback()
                         if isinstance(error, DBAPIError) and _is_disk_fault(error):
                             raise
+                        sqlite.execute("ROLLBACK TO operation")
                         item.error = error
-        except DBAPIError as error:
+                    sqlite.execute("RELEASE operation")
+        except (DBAPIError, sqlite3.Error) as error:
+            fault = error.orig if isinstance(error, DBAPIError) else error
             refusal = DomainError(
-                f"The store could not write to {self.path}: {error.orig}. Nothing of this call was done.",
+                f"The store could not write to {self.path}: {fault}. Nothing of this call was done.",
                 reason="STORE_UNAVAILABLE",
                 kind=ErrorKind.UNAVAILABLE,
             )
