@@ -11,6 +11,7 @@ import json
 import re
 import unicodedata
 
+from fermata.client.names import last_part
 from fermata.client.values import JsonValue
 
 _ESCAPES = re.compile(
@@ -52,6 +53,11 @@ def one_line(text: str, limit: int = 160) -> str:
     """``text`` cleaned, as one line of at most ``limit`` characters."""
     line = " ".join(clean(text).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
+
+
+def short_name(name: str) -> str:
+    """The ID at the end of a resource name, cleaned."""
+    return one_line(last_part(name), 80)
 
 
 def shown(value: JsonValue) -> str:

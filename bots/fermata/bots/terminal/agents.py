@@ -10,8 +10,7 @@ from rich.console import Group, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
-from fermata.bots.conversation.text import one_line
-from fermata.client.names import last_part
+from fermata.bots.conversation.text import one_line, short_name
 from fermata.v1 import agent_pb2, run_pb2
 
 from . import completion, drawing
@@ -44,8 +43,8 @@ def list_agents(context: typer.Context, as_json: Json = False) -> None:
         table = drawing.plain_table("Agent", "Revision", "Updated", "Description")
         for agent in found:
             table.add_row(
-                Text(last_part(agent.name), style="bold"),
-                Text(last_part(agent.revision.name)[:12]),
+                Text(short_name(agent.name), style="bold"),
+                Text(short_name(agent.revision.name)[:12]),
                 Text(drawing.ago(agent.update_time)),
                 Text(one_line(agent.description or agent.revision.spec.description, 160)),
             )
@@ -67,9 +66,9 @@ def show(
             table = drawing.plain_table("Revision", "Applied", "By")
             for revision in listed:
                 table.add_row(
-                    Text(last_part(revision.name)[:12]),
+                    Text(short_name(revision.name)[:12]),
                     Text(drawing.ago(revision.create_time)),
-                    Text(one_line(last_part(revision.created_by), 40)),
+                    Text(one_line(short_name(revision.created_by), 40)),
                 )
             opened.output.show(table, document={"revisions": listed})
             return
@@ -106,18 +105,18 @@ def delete(context: typer.Context, agent: AgentArgument, yes: Yes = False, as_js
     """Remove an agent that has no run going on. Its runs stay on record."""
     with session(context, as_json) as opened:
         found = opened.agent(agent)
-        opened.confirm(f"Delete {last_part(found.name)}?", yes=yes)
+        opened.confirm(f"Delete {short_name(found.name)}?", yes=yes)
         opened.client.agents.delete(found.name)
         opened.output.show(
-            Text(f"{last_part(found.name)} deleted", style="green"), document={"deleted": found.name}
+            Text(f"{short_name(found.name)} deleted", style="green"), document={"deleted": found.name}
         )
 
 
 def _agent(agent: agent_pb2.Agent) -> Group:
     spec, report = agent.revision.spec, agent.revision.report
     facts = [
-        ("Agent", f"{last_part(agent.name)}  {agent.description or spec.description}"),
-        ("Revision", last_part(agent.revision.name)[:12]),
+        ("Agent", f"{short_name(agent.name)}  {agent.description or spec.description}"),
+        ("Revision", short_name(agent.revision.name)[:12]),
         ("Graph", spec.graph),
         ("Nodes", ", ".join(report.nodes)),
         ("Models", ", ".join(f"{name}: {model}" for name, model in sorted(spec.models.items()))),

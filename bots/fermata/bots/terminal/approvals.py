@@ -12,9 +12,8 @@ from rich.text import Text
 
 from fermata.bots.conversation.cards import STATES, Card, card_of
 from fermata.bots.conversation.editing import EditError
-from fermata.bots.conversation.text import one_line, shown
+from fermata.bots.conversation.text import one_line, short_name, shown
 from fermata.client import LocalError
-from fermata.client.names import last_part
 from fermata.client.values import JsonValue
 from fermata.v1 import approval_pb2
 
@@ -176,7 +175,7 @@ def _pending(opened: Session, given: str, digest: str) -> approval_pb2.Approval:
     found = opened.approval(given)
     if digest and found.digest != digest:
         raise LocalError(
-            f"{last_part(found.name)} has another digest by now: {found.digest}. Look at it again.",
+            f"{short_name(found.name)} has another digest by now: {found.digest}. Look at it again.",
             reason="APPROVAL_DIGEST_MISMATCH",
             metadata={"approval": found.name, "digest": found.digest},
         )
@@ -189,7 +188,7 @@ def _done(opened: Session, decided: approval_pb2.Approval) -> None:
     words = STATES.get(decided.state, "recorded")
     if decided.state == approval_pb2.APPROVAL_STATE_PENDING:
         words = f"recorded; {card_of(decided).still_needed} more must approve"
-    opened.output.show(Text(f"{last_part(decided.name)} {words}", style="green"), document=decided)
+    opened.output.show(Text(f"{short_name(decided.name)} {words}", style="green"), document=decided)
 
 
 def _card(approval: approval_pb2.Approval) -> RenderableType:

@@ -11,9 +11,8 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from fermata.bots.conversation.intents import Command, intent_of
-from fermata.bots.conversation.text import one_line
+from fermata.bots.conversation.text import one_line, short_name
 from fermata.client import Client, LocalError
-from fermata.client.names import last_part
 from fermata.v1 import agent_pb2
 
 from . import completion, exits
@@ -53,7 +52,7 @@ def chat(
             name = thread or (await client.threads.create(labels={"surface": "terminal"})).name
             about = one_line(found.description or found.revision.spec.description, 200)
             output.note(
-                f"{last_part(found.name)}{': ' + about if about else ''}  ({last_part(name)}; /help, /quit)"
+                f"{short_name(found.name)}{': ' + about if about else ''}  ({short_name(name)}; /help, /quit)"
             )
             if interactive:
                 from .line_editor import talk_at_terminal
@@ -131,10 +130,10 @@ async def _agent(client: Client, given: str) -> agent_pb2.Agent:
     if given:
         return await client.agents.get(given)
     agents = await client.agents.list()
-    named = [agent for agent in agents if last_part(agent.name) == BUILT_IN_AGENT]
+    named = [agent for agent in agents if short_name(agent.name) == BUILT_IN_AGENT]
     if named or len(agents) == 1:
         return (named or list(agents))[0]
-    names = ", ".join(last_part(agent.name) for agent in agents)
+    names = ", ".join(short_name(agent.name) for agent in agents)
     raise LocalError(
         f"Say with whom: fermata chat AGENT. There are {names}."
         if names

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 
 import typer
 
+from fermata.bots.conversation.text import short_name
 from fermata.client import Connection, FermataError, RetryPolicy, SyncClient
-from fermata.client.names import last_part
 
 DEADLINE_SECONDS = 1.0
 LIMIT = 50
@@ -53,6 +53,6 @@ def _ask(context: typer.Context, incomplete: str, names: Callable[[SyncClient], 
         with SyncClient(
             connection, deadline_seconds=DEADLINE_SECONDS, retry=RetryPolicy(attempts=1)
         ) as client:
-            return [found for name in names(client) if (found := last_part(name)).startswith(incomplete)]
+            return [found for name in names(client) if (found := short_name(name)).startswith(incomplete)]
     except FermataError:
         return []

@@ -18,7 +18,7 @@ from rich.text import Text
 from fermata.bots.conversation.cards import Card, card_of
 from fermata.bots.conversation.editing import EditError, check, edited, typed
 from fermata.bots.conversation.intents import Command, Decide, intent_of
-from fermata.bots.conversation.text import exposed, one_line, shown
+from fermata.bots.conversation.text import clean, exposed, one_line, shown
 from fermata.bots.conversation.view import CardEntry, Conversation
 from fermata.client import FermataError, LocalError
 from fermata.client.values import JsonValue
@@ -157,5 +157,5 @@ def details(card: Card) -> Text:
     text = Text()
     for label, value in lines:
         if value.strip():
-            text.append(f"{label:<10} ", "dim").append(value + "\n")
+            text.append(f"{label:<10} ", "dim").append(clean(value) + "\n")
     return text

@@ -17,9 +17,8 @@ from rich.table import Table
 from rich.text import Text
 
 from fermata.bots.conversation.cards import Card
-from fermata.bots.conversation.text import clean, one_line
+from fermata.bots.conversation.text import clean, one_line, short_name
 from fermata.bots.conversation.view import CardEntry, Entry, LatchEntry, Message, Note, ToolStep
-from fermata.client.names import last_part
 from fermata.v1 import approval_pb2, run_pb2
 
 TONES = {"info": "dim", "good": "green", "warning": "yellow", "error": "bold red"}
@@ -127,7 +126,7 @@ def card(item: Card, now: float) -> RenderableType:
         waits.append(f"{left_text(left)} left, then it counts as a no")
     if waits:
         parts.append(Text("; ".join(waits), style="dim"))
-    title = Text(f" {kind_title(item)} {last_part(item.name)} ", style="bold")
+    title = Text(f" {kind_title(item)} {short_name(item.name)} ", style="bold")
     return Panel(
         Group(*parts),
         title=title,
@@ -166,7 +165,7 @@ def latch(item: LatchEntry) -> RenderableType:
     head = Text.assemble(
         ("■ " if item.halt else "‖ ", "bold red" if item.halt else "bold yellow"),
         (f"{item.state}{tail}", "bold"),
-        f"  {item.target}{runs}  {last_part(item.key)}",
+        f"  {item.target}{runs}  {short_name(item.key)}",
     )
     parts: list[RenderableType] = [head]
     if item.reason:
@@ -182,8 +181,8 @@ def run_table(runs: list[run_pb2.Run]) -> Table:
     table = plain_table("Run", "Agent", "State", "Started", "Answer, error or what it waits for")
     for run in runs:
         table.add_row(
-            Text(last_part(run.name)),
-            Text(last_part(run.agent)),
+            Text(short_name(run.name)),
+            Text(short_name(run.agent)),
             state(run.state),
             Text(ago(run.create_time)),
             Text(one_line(run_summary(run), 200)),
@@ -196,9 +195,9 @@ def run_summary(run: run_pb2.Run) -> str:
     if run.HasField("error"):
         return f"[{run.error.reason}] {run.error.message}"
     if run.pending_approvals:
-        return "waits for " + ", ".join(last_part(name) for name in run.pending_approvals)
+        return "waits for " + ", ".join(short_name(name) for name in run.pending_approvals)
     if run.latches:
-        return "under " + ", ".join(last_part(name) for name in run.latches)
+        return "under " + ", ".join(short_name(name) for name in run.latches)
     return run.answer
 
 

@@ -12,9 +12,8 @@ from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.text import Text
 
-from fermata.bots.conversation.text import one_line
+from fermata.bots.conversation.text import one_line, short_name
 from fermata.client import FermataError, LocalError
-from fermata.client.names import last_part
 from fermata.v1 import collection_pb2
 
 from . import completion, drawing, exits
@@ -83,7 +82,7 @@ def ingest(
             },
         )
     for path, failed in failures:
-        opened.output.errors.print(Text(f"{path}:"), soft_wrap=True)
+        opened.output.errors.print(Text(f"{one_line(str(path), 300)}:"), soft_wrap=True)
         report(failed)
     if failures:
         raise typer.Exit(
@@ -142,7 +141,7 @@ def documents(
             overview = drawing.plain_table("Collection", "Documents", "Description")
             for item in listed:
                 overview.add_row(
-                    Text(last_part(item.name), style="bold"),
+                    Text(short_name(item.name), style="bold"),
                     Text(str(item.document_count)),
                     Text(one_line(item.description)),
                 )

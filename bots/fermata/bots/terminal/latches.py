@@ -10,10 +10,10 @@ from rich.live import Live
 from rich.text import Text
 
 from fermata.bots.conversation.reducer import latch_entry
-from fermata.bots.conversation.text import one_line
+from fermata.bots.conversation.text import one_line, short_name
 from fermata.client import LocalError, NotFoundError
 from fermata.client.latches import CLOSED_STATES
-from fermata.client.names import full_name, last_part
+from fermata.client.names import full_name
 from fermata.v1 import latch_pb2
 
 from . import completion, drawing
@@ -115,7 +115,7 @@ def release(
                 reason="LATCH_NOT_FOUND",
             )
         released = [opened.client.latches.release(latch.name) for latch in found]
-        lines = Text("\n".join(f"{last_part(latch.name)} released" for latch in released), style="green")
+        lines = Text("\n".join(f"{short_name(latch.name)} released" for latch in released), style="green")
         opened.output.show(lines, document={"latches": released})
 
 
@@ -133,13 +133,13 @@ def latches(
             entry = latch_entry(latch)
             kind = "halt" if entry.halt else "hold"
             table.add_row(
-                Text(last_part(latch.name)),
+                Text(short_name(latch.name)),
                 Text(
                     kind if entry.state == "released" else entry.state,
                     style="dim" if entry.state == "released" else "",
                 ),
                 Text(entry.target),
-                Text(one_line(last_part(latch.on_behalf_of or latch.created_by), 40)),
+                Text(one_line(short_name(latch.on_behalf_of or latch.created_by), 40)),
                 Text(drawing.ago(latch.create_time)),
                 Text(entry.reason),
             )
@@ -173,17 +173,17 @@ def _fitting(opened: Session, target: str, thread: str, agent: str, tool: str) -
     in_force = opened.client.latches.list(limit=None)
     if target:
         by_name = [
-            latch for latch in in_force if target == latch.name or last_part(latch.name).startswith(target)
+            latch for latch in in_force if target == latch.name or short_name(latch.name).startswith(target)
         ]
         by_run = [
             latch
             for latch in in_force
             if latch.scope.run
-            and (target == latch.scope.run or last_part(latch.scope.run).startswith(target))
+            and (target == latch.scope.run or short_name(latch.scope.run).startswith(target))
         ]
         found = by_name or by_run
         if len({latch.name if by_name else latch.scope.run for latch in found}) > 1:
-            names = ", ".join(last_part(latch.name) for latch in found)
+            names = ", ".join(short_name(latch.name) for latch in found)
             raise LocalError(
                 f"{target!r} fits more than one: {names}. Write more of it.", reason="NAME_AMBIGUOUS"
             )

@@ -13,8 +13,8 @@ from prompt_toolkit.completion import WordCompleter
 from prompt_toolkit.patch_stdout import patch_stdout
 
 from fermata.bots.conversation.intents import COMMANDS
+from fermata.bots.conversation.text import short_name
 from fermata.client import Client, FermataError
-from fermata.client.names import last_part
 
 from .output import Output, report
 from .talk import Talk
@@ -45,7 +45,7 @@ async def talk_at_terminal(client: Client, output: Output, agent: str, thread: s
                     break
             if talk.view.is_active:
                 output.note(
-                    f"{last_part(talk.view.run)} goes on. fermata chat --thread {last_part(thread)} comes back to it."
+                    f"{short_name(talk.view.run)} goes on. fermata chat --thread {short_name(thread)} comes back to it."
                 )
         finally:
             following.cancel()

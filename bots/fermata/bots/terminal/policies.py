@@ -102,7 +102,7 @@ def _verdict(found: policy_pb2.TestPolicyResponse) -> Group:
         (outcome, _OUTCOME_STYLES.get(found.outcome, "")),
         f"  by {one_line(found.rule, 80)}" if found.rule else "",
         f": {one_line(found.reason, 200)}" if found.reason else "",
-        f"  (roles: {', '.join(found.roles)})" if found.roles else "",
+        f"  (roles: {one_line(', '.join(found.roles))})" if found.roles else "",
     )
     table = drawing.plain_table("", "Rule", "Why")
     for trace in found.trace:

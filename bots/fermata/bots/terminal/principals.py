@@ -7,9 +7,8 @@ from typing import Annotated, TypeVar
 import typer
 from rich.text import Text
 
-from fermata.bots.conversation.text import one_line
+from fermata.bots.conversation.text import one_line, short_name
 from fermata.client import LocalError
-from fermata.client.names import last_part
 from fermata.v1 import principal_pb2
 
 from . import drawing
@@ -52,7 +51,7 @@ def list_principals(context: typer.Context, as_json: Json = False) -> None:
         table = drawing.plain_table("Principal", "Kind", "Roles", "State", "Shown as")
         for principal in found:
             table.add_row(
-                Text(last_part(principal.name), style="bold"),
+                Text(short_name(principal.name), style="bold"),
                 Text(_kind(principal)),
                 Text(_roles(principal)),
                 Text("disabled" if principal.disabled else "", style="red"),
@@ -79,7 +78,7 @@ def create(
         )
         token = made.token or "(none: this call was a repeat; fermata principals rotate gives another)"
         opened.output.show(
-            Text(f"{last_part(made.principal.name)} made: {_roles(made.principal)}", style="green"),
+            Text(f"{short_name(made.principal.name)} made: {_roles(made.principal)}", style="green"),
             Text(f"token  {token}"),
             document=made,
         )
@@ -107,7 +106,7 @@ def update(
             principal.disabled = disabled
         changed = opened.client.principals.update(principal)
         opened.output.show(
-            Text(f"{last_part(changed.name)}: {_roles(changed)}", style="green"), document=changed
+            Text(f"{short_name(changed.name)}: {_roles(changed)}", style="green"), document=changed
         )
 
 
@@ -133,7 +132,7 @@ def whoami(context: typer.Context, as_json: Json = False) -> None:
         caller = opened.client.principals.caller()
         opened.output.show(
             Text(
-                f"{last_part(caller.name)} ({_kind(caller)}): {_roles(caller)} at {opened.client.connection.target}"
+                f"{short_name(caller.name)} ({_kind(caller)}): {_roles(caller)} at {opened.client.connection.target}"
             ),
             document=caller,
         )

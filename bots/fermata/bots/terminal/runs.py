@@ -10,10 +10,9 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from fermata.bots.conversation.text import one_line, shown
+from fermata.bots.conversation.text import one_line, short_name, shown
 from fermata.bots.conversation.view import Entry, Message
 from fermata.client import TERMINAL_STATES, LocalError, NotFoundError
-from fermata.client.names import last_part
 from fermata.client.values import from_struct
 from fermata.v1 import run_pb2
 
@@ -62,11 +61,11 @@ def run(
         if detach:
             opened.output.show(Text(created.name), document=created)
             return
-        opened.output.note(f"{last_part(created.name)} on {last_part(created.thread)}")
+        opened.output.note(f"{short_name(created.name)} on {short_name(created.thread)}")
         try:
             ended = follow(opened, created.name, ask=opened.is_interactive, leave=not wait, own_text=text)
         except KeyboardInterrupt:
-            short = last_part(created.name)
+            short = short_name(created.name)
             opened.output.errors.print(
                 Text(f"{short} goes on. fermata watch {short} shows it, fermata halt {short} stops it.")
             )
@@ -130,7 +129,7 @@ def steps(
             arguments = ", ".join(f"{one_line(k, 40)}={shown(v)}" for k, v in from_struct(step.args).items())
             outcome = drawing.enum_word(run_pb2.StepOutcome.Name(step.outcome), "STEP_OUTCOME_")
             table.add_row(
-                Text(last_part(step.name)),
+                Text(short_name(step.name)),
                 Text(f"{one_line(step.tool, 60)}({arguments})"),
                 Text(drawing.enum_word(run_pb2.EffectClass.Name(step.effect), "EFFECT_CLASS_")),
                 Text(str(step.attempt)),
@@ -193,7 +192,7 @@ def follow_all(opened: Session, thread: str, cursor: str) -> None:
         run = item.event.run or item.delta.run
         if run not in printers:
             printers[run] = Printer(opened.output.console)
-            opened.output.note(f"── {last_part(run)}")
+            opened.output.note(f"── {short_name(run)}")
         _take(opened, printers[run], item)
 
 
@@ -208,7 +207,7 @@ def _take(opened: Session, printer: Printer, item: run_pb2.WatchRunsResponse) ->
             try:
                 printer.take(opened.client.approvals.get(name))
             except NotFoundError:
-                opened.output.note(f"The approval {last_part(name)} is gone.")
+                opened.output.note(f"The approval {short_name(name)} is gone.")
 
 
 def _finish(opened: Session, ended: run_pb2.Run) -> None:
@@ -217,10 +216,10 @@ def _finish(opened: Session, ended: run_pb2.Run) -> None:
         return
     if ended.state in TERMINAL_STATES:
         raise typer.Exit(exits.FAILED)
-    ids = ", ".join(last_part(name) for name in ended.pending_approvals)
+    ids = ", ".join(short_name(name) for name in ended.pending_approvals)
     opened.output.errors.print(
         Text(
-            f"{last_part(ended.name)} waits for a person"
+            f"{short_name(ended.name)} waits for a person"
             + (f": {ids}. fermata approve|edit|reject ID" if ids else ".")
         )
     )

@@ -26,11 +26,10 @@ from fermata.bots.conversation.intents import (
     Unclear,
     intent_of,
 )
-from fermata.bots.conversation.text import one_line, shown
+from fermata.bots.conversation.text import one_line, short_name, shown
 from fermata.bots.conversation.view import Conversation, Entry, Message
 from fermata.client import Client, FermataError, NotFoundError, StreamOptions
 from fermata.client.latches import CLOSED_STATES
-from fermata.client.names import last_part
 from fermata.client.values import JsonValue, from_struct
 from fermata.v1 import approval_pb2, latch_pb2, run_pb2
 
@@ -250,10 +249,10 @@ class Talk:
         fitting = [
             latch
             for latch in found
-            if (last_part(latch.name).startswith(argument) if argument else latch.scope.run == self.view.run)
+            if (short_name(latch.name).startswith(argument) if argument else latch.scope.run == self.view.run)
         ]
         if not fitting or (argument and len(fitting) > 1):
-            names = ", ".join(f"{last_part(latch.name)}" for latch in found)
+            names = ", ".join(f"{short_name(latch.name)}" for latch in found)
             self._output.note(f"Which one? In force: {names}." if found else "Nothing is held or halted.")
             return
         for latch in fitting:
@@ -289,7 +288,7 @@ class Talk:
         try:
             self._take_approval(await self._client.approvals.get(name))
         except NotFoundError:
-            self._output.note(f"The approval {one_line(last_part(name))} is gone.")
+            self._output.note(f"The approval {one_line(short_name(name))} is gone.")
         except FermataError as failure:
             report(failure)
 
