@@ -91,6 +91,7 @@ class ZygoteProcess:
         :param pack: folder of the unpacked pack.
         :param load_seconds: how long loading may take.
         :raises HostError: as the graph's loading failed: GRAPH_INVALID, SECRET_MISSING, MODEL_KEY_MISSING, ...
+        :raises ZygoteGoneError: where it was killed meanwhile.
         """
         ours, theirs = socket_pair()
         content = os.memfd_create("fermata-spec")
@@ -124,9 +125,10 @@ class ZygoteProcess:
             ) from None
         except ZygoteGoneError:
             await zygote.close()
-            raise GraphInvalidError(
-                f"The process ended (exit code {process.returncode}) while it loaded the graph {spec.graph}."
-            ) from None
+            code = process.returncode or 0
+            message = f"The process ended (exit code {code}) while it loaded the graph {spec.graph}."
+            # Killed by a signal: that may have come from anywhere, and says nothing about the graph.
+            raise (ZygoteGoneError(message) if code < 0 else GraphInvalidError(message)) from None
         if told["op"] == "failed":
             await zygote.close()
             raise HostError(told["message"], reason=told["reason"], detail=told["detail"])

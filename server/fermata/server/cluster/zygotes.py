@@ -141,9 +141,12 @@ async def start_zygote(spec: AgentSpec, folder: Path | None) -> RunningZygote:
     """Starts a revision's zygote, and returns when it has loaded the graph. Implements ``hosts.StartZygote``.
 
     :raises GraphNotLoadedError: the graph can't be loaded.
+    :raises ZygoteGoneError: it was killed meanwhile.
     """
     try:
         return RunningZygote(await launcher.ZygoteProcess.start(spec, pack=str(folder) if folder else None))
+    except launcher.ZygoteGoneError as error:
+        raise ZygoteGoneError(error.message) from error
     except HostError as error:
         raise GraphNotLoadedError(error.reason, error.message, error.detail) from error
 
