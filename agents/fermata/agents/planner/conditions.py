@@ -44,6 +44,7 @@ _DOWNWARD: Final = frozenset(
         "emptier",
     }
 )
+_PLACES: Final = frozenset({"location", "place", "position", "where", "site", "room", "area", "zone"})
 _NEGATION: Final = re.compile(
     r"\b(?:not|isn't|aren't|wasn't|doesn't|don't|hasn't|haven't|no|never|without|fails? to)\b|n't\b",
     re.IGNORECASE,
@@ -81,6 +82,10 @@ def read_bound(text: str) -> Bound | None:
     if not quantities:
         return None
     low = text.lower()
+    outside = re.search(r"\boutside\b|\bnot (?:between|within)\b", low)
+    if outside and len(quantities) > 1:
+        first, second = [q for q in quantities if q.start > outside.start()][:2] or quantities[:2]
+        return Bound("out", first, content_lemmas(text[: outside.start()]), second)
     m = re.search(r"\b(?:between|from)\b", low)
     if m and len(quantities) > 1 and re.search(r"\b(?:outside|not)\b", low[: m.start() + 1]) is None:
         first, second = [q for q in quantities if q.start > m.start()][:2] or quantities[:2]
@@ -152,7 +157,14 @@ def _call_name(result: Result) -> str:
 def _compare(bound: Bound, values: list[Value], result: Result, hint: str) -> Verdict:
     numbers = [v for v in values if isinstance(v.value, int | float) and not isinstance(v.value, bool)]
     lists = _list_lengths(result.data)
-    value = pick_number(bound.subject, numbers, bound.limit, result)
+    counted = [
+        (key, n) for key, n in lists if any(related(lemma(w), s) for w in split_name(key) for s in bound.subject)
+    ]
+    value = (
+        Value((counted[0][0],), counted[0][1], None)
+        if counted and bound.limit.unit is None
+        else pick_number(bound.subject, numbers, bound.limit, result)
+    )
     if value is None:
         hits = [
             n for key, n in lists if any(related(lemma(w), s) for w in split_name(key) for s in bound.subject)
@@ -170,8 +182,8 @@ def _compare(bound: Bound, values: list[Value], result: Result, hint: str) -> Ve
         and (value.unit is None or value.unit.name == "%")
     ):
         limit, reading = limit * 100, float(value.value)
-    if bound.op == "in" and bound.high is not None:
-        holds = limit <= reading <= bound.high.value
+    if bound.op in ("in", "out") and bound.high is not None:
+        holds = (limit <= reading <= bound.high.value) is (bound.op == "in")
     else:
         holds = {
             ">": reading > limit,
@@ -193,6 +205,7 @@ def _compare(bound: Bound, values: list[Value], result: Result, hint: str) -> Ve
         "<=": "at or below",
         "=": "equal to",
         "in": "within",
+        "out": "outside",
     }[bound.op]
     return Verdict(
         holds,
@@ -277,6 +290,13 @@ def _state(text: str, values: list[Value], result: Result) -> Verdict:
     if not words:
         return Verdict(None, "")
     predicate = words[-1]
+    if re.search(r"\b(?:nobody|no one|no-one|noone)\b", text, re.IGNORECASE):
+        words, predicate, negative = [*words, "occupied"], "occupied", True
+    if predicate in ("left", "remaining", "none") or re.search(r"\bnone\b", text):
+        numbers = [v for v in values if isinstance(v.value, int | float) and not isinstance(v.value, bool)]
+        if len(numbers) == 1:
+            none = negative or bool(re.search(r"\bnone\b", text))
+            return Verdict((numbers[0].value > 0) != none, f"there are {numbers[0].shown()}")
     existence = re.search(r"\bthere (?:is|are|'s)\b|\bany\b|\bsome\b|\bno \w+s\b", text, re.IGNORECASE)
     lists = _list_lengths(result.data)
     if existence and lists:
@@ -294,6 +314,13 @@ def _state(text: str, values: list[Value], result: Result) -> Verdict:
                 return Verdict(
                     value.value != negative, f"{value.path[-1].replace('_', ' ')}: {value.shown()}", predicate
                 )
+    for value in values:
+        key = [lemma(w) for k in value.path[-1:] for w in split_name(k)]
+        if isinstance(value.value, int | float) and not isinstance(value.value, bool) and predicate in key:
+            return Verdict((value.value > 0) != negative, f"{value.path[-1].replace('_', ' ')}: {value.shown()}", predicate)
+        if isinstance(value.value, str) and set(key) & _PLACES and re.search(rf"\b(?:at|in|on|near) (?:the )?{re.escape(predicate)}\b", text, re.IGNORECASE):
+            there = predicate in value.value.lower()
+            return Verdict(there != negative, f"{value.path[-1]} is “{value.value}”", predicate)
     for value in values:
         if not isinstance(value.value, bool):
             continue

@@ -1159,10 +1159,11 @@ class Planner:
             )
         title = set(content_lemmas(best.title)) - {"step"}
         body = asked[0].body
-        named = title and all(any(related(w, s) for s in content_lemmas(body)) for w in title)
+        shared = sum(any(related(w, s) for s in content_lemmas(body)) for w in title) / len(title) if title else 0.0
+        named = shared > self.settings.runbook_title
         direct = rank(self.tools, self.words(body), [], self.memory(), self.meaning, settings=self.settings)
         weak = not direct or direct[0].score < self.settings.action_floor or not direct[0].filling.complete
-        return best if named and score >= 0.5 and weak else None
+        return best if weak and (named and score >= self.settings.runbook_named or score >= self.settings.runbook_close) else None
 
     def _delegated(self, readings: list[Reading]) -> list[Reading]:
         """ "It's dark in the hallway, do something about it": the situation is read as the request."""

@@ -38,6 +38,7 @@ _OPPOSED: Final = frozenset(OPPOSITES) | frozenset((b, a) for a, b in OPPOSITES)
 _DICTATED: Final = re.compile(
     r"^(?P<head>.*?\b(?:tell|notify|inform|message|remind|warn|write|let|alert|text|e?-?mail|post|announce|send|ping|drop|radio|page|call|note)\b.{0,40}?)(?:\bthat\b|\bsaying\b|:)\s", re.IGNORECASE
 )
+_PRONOUN: Final = re.compile(r"\b(?:it|them|that|this)\b", re.IGNORECASE)
 _IDIOMS: Final = tuple(
     (re.compile(pattern, re.IGNORECASE), group)
     for pattern, group in (
@@ -110,7 +111,10 @@ def rank(
     if not tools:
         return []
     whole = " ".join([*(s.text for s in support), clause.text])
+    thing = _thing_spoken_of(clause.text, memory, tools)
     masked, masked_whole = mask(clause, tools), mask(Words(whole, clause.names, clause.today), tools)
+    if thing:
+        masked = _PRONOUN.sub(f"the {thing}", masked, count=1)
     near = meaning.similarity(masked, [t.text for t in tools])
     title = meaning.similarity(masked, [t.title for t in tools])
     wide = meaning.similarity(masked_whole, [t.text for t in tools]) if support else near
@@ -133,6 +137,16 @@ def rank(
         }
         out.append(Evidence(filling, features, sum(settings.weights[k] * v for k, v in features.items())))
     return sorted(out, key=lambda e: -e.score)
+
+
+def _thing_spoken_of(text: str, memory: Memory, tools: Sequence[Tool]) -> str:
+    """What "it" stands for, as a kind: the thing that the last call was about; "" if the text has no pronoun."""
+    if not memory.calls or not _PRONOUN.search(text):
+        return ""
+    name, args = memory.calls[0]
+    tool = next((t for t in tools if t.name == name), None)
+    known = (p for p in tool.params if p.identifies and p.name in args) if tool else iter(())
+    return next((" ".join(p.nouns) for p in known if p.kind != "enum" or p.required), "")
 
 
 def mask(words: Words, tools: Sequence[Tool]) -> str:

@@ -32,7 +32,7 @@ class Settings:
     )
     read_floor: float = 3.0
     action_floor: float = 3.7
-    verbless: float = 1.4
+    verbless: float = 0.8
     read_margin: float = 0.0
     clear_margin: float = 1.5
     action_margin: float = 0.45
@@ -41,7 +41,10 @@ class Settings:
     resource_floor: float = 0.62
     optional_option_floor: float = 0.60
     answer_floor: float = 0.33
-    runbook_floor: float = 0.30
+    runbook_floor: float = 0.25
+    runbook_title: float = 0.49
+    runbook_named: float = 0.42
+    runbook_close: float = 0.6
 
 
 DEFAULT: Final = Settings()
