@@ -286,7 +286,7 @@ def _amounts(param: Param, words: Words, others: Sequence[Param]) -> list[Candid
 def _amount(param: Param, q: Quantity, words: Words, others: Sequence[Param]) -> Candidate | None:
     unit, value = param.unit, q.value
     bare_share = q.unit is None and ((unit is not None and unit.dimension == "ratio") or (unit is None and param.schema.get("maximum") == 100))
-    score = 0.3 if bare_share else 0.45
+    score = 0.35 if bare_share else 0.5
     if (
         q.unit is not None
         and unit is None

@@ -61,6 +61,7 @@ class Filling:
     weak: dict[str, float] = field(default_factory=dict)
     loose: list[tuple[int, int]] = field(default_factory=list)
     rows: list[dict[str, Any]] = field(default_factory=list)
+    measured: set[str] = field(default_factory=set)
     doubtful: dict[str, list[Any]] = field(default_factory=dict)
 
     @property
@@ -155,6 +156,8 @@ def _assign(
             out.problems.append((param, c))
         else:
             out.args[param.name] = c.value
+            if param.kind == "number" and c.score >= 0.8 and param.unit is not None:
+                out.measured.add(param.name)
             if c.soft or c.score < 0.5 or (param.kind == "name" and c.score <= 0.55):
                 out.weak[param.name] = 0.5
         if c.start >= 0:

@@ -322,16 +322,14 @@ class Planner:
         clauses = split_clauses(re.sub(r"\b(?:instead|rather)\b", "", reason), self.verbs)
         for clause in clauses:
             reading = read_intent(clause, self.verbs)
-            if reading.intent not in (Intent.REQUEST, Intent.NEED) or clause.condition:
+            if reading.intent is not Intent.REQUEST or clause.condition:
                 continue
             item = self.request(
-                reading,
-                [self.words(self.turn.human)],
-                [(step.name, dict(step.args))],
-                elliptic=False,
-                trusted=True,
+                reading, [self.words(self.turn.human)], [(step.name, dict(step.args))], elliptic=False
             )
             if item.evidence is None or item.decision is not None:
+                continue
+            if item.evidence.features["verb"] < _SURE_VERB:
                 continue
             steps = yield from self.steps_of(item, why=f"You rejected {step.name}: “{reason}”.")
             if isinstance(steps, Decision):
@@ -816,7 +814,7 @@ class Planner:
         floor = self.settings.read_floor if best.tool.reads or trusted else self.settings.action_floor
         margin = self.settings.action_margin * (0.3 if trusted else 1.0)
         if not best.tool.reads and best.features["verb"] < _SURE_VERB:
-            if best.filling.weak and not trusted:
+            if best.filling.weak and not trusted and best.features["typed"] < _TWO_TYPED:
                 return Decision("ask", f"I am not sure what to do about “{reading.clause.text.strip()}”. " + cannot(self.tools) + " Which of these, if any?")
             if is_foreign(best, reading.body) and best.features["typed"] < _TWO_TYPED and not trusted:
                 return Decision("refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools))

@@ -182,7 +182,9 @@ def verb_groups(text: str) -> tuple[frozenset[str], str]:
     groups, verb = _leading_groups(text)
     if groups & {"raise", "lower"}:
         groups = groups | {"set"}
-    return (idioms | (groups if verb not in _WEAK else frozenset()), verb) if idioms else (groups, verb)
+    if not idioms:
+        return groups, verb
+    return (idioms, min(idioms)) if verb in _WEAK or not verb else (idioms | groups, verb)
 
 
 def _leading_groups(text: str) -> tuple[frozenset[str], str]:
@@ -392,7 +394,8 @@ def _typed(filling: Filling) -> float:
     """How many words found a place of their own by their form: numbers, days, listed options, known names (up to 4)."""
     loose = {p.name for p in filling.tool.params if p.kind in ("text", "boolean")}
     sure = [n for n in (*filling.args, *filling.choices) if n not in loose and n not in filling.weak and n not in filling.referred]
-    return min(4.0, float(len(sure))) / 4
+    units = sum(1 for p in filling.tool.params if p.name in sure and p.kind == "number" and p.name in filling.measured)
+    return min(4.0, float(len(sure) + units)) / 4
 
 
 def is_foreign(evidence: Evidence, text: str) -> bool:
