@@ -96,11 +96,11 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     EVENT_TYPE_MESSAGE: _EventType.ValueType  # 5
     """A message was added to the conversation. data: {type, content, tool_calls, citations, ...}"""
     EVENT_TYPE_STEP_STARTED: _EventType.ValueType  # 6
-    """A step passed its gate; its start is on record. data: {step, tool, args, effect, rule}"""
+    """A step passed its gate; its start is on record. data: {step, tool, args, effect, rule, attempt}"""
     EVENT_TYPE_STEP_CLOSED: _EventType.ValueType  # 7
     """A step was closed. data: {step, tool, outcome, result or error}"""
     EVENT_TYPE_STEP_REFUSED: _EventType.ValueType  # 8
-    """A step was refused. data: {step, tool, rule, reason, message}"""
+    """A call was refused, so that there is no step. data: {key, tool, args, rule, reason, message}"""
     EVENT_TYPE_APPROVAL_REQUESTED: _EventType.ValueType  # 9
     """A person is asked. data: {approval, kind, tool, args, reason}"""
     EVENT_TYPE_APPROVAL_DECIDED: _EventType.ValueType  # 10
@@ -144,11 +144,11 @@ EVENT_TYPE_NODE_FINISHED: EventType.ValueType  # 4
 EVENT_TYPE_MESSAGE: EventType.ValueType  # 5
 """A message was added to the conversation. data: {type, content, tool_calls, citations, ...}"""
 EVENT_TYPE_STEP_STARTED: EventType.ValueType  # 6
-"""A step passed its gate; its start is on record. data: {step, tool, args, effect, rule}"""
+"""A step passed its gate; its start is on record. data: {step, tool, args, effect, rule, attempt}"""
 EVENT_TYPE_STEP_CLOSED: EventType.ValueType  # 7
 """A step was closed. data: {step, tool, outcome, result or error}"""
 EVENT_TYPE_STEP_REFUSED: EventType.ValueType  # 8
-"""A step was refused. data: {step, tool, rule, reason, message}"""
+"""A call was refused, so that there is no step. data: {key, tool, args, rule, reason, message}"""
 EVENT_TYPE_APPROVAL_REQUESTED: EventType.ValueType  # 9
 """A person is asked. data: {approval, kind, tool, args, reason}"""
 EVENT_TYPE_APPROVAL_DECIDED: EventType.ValueType  # 10

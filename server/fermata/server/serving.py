@@ -74,8 +74,11 @@ _OPTIONS = [
 class Server:
     """A running server. Make one with :meth:`start`, end it with :meth:`stop`."""
 
-    def __init__(self, plane: ControlPlane, server: grpc.aio.Server, address: str) -> None:
+    def __init__(
+        self, plane: ControlPlane, server: grpc.aio.Server, chroma: ChromaStore, address: str
+    ) -> None:
         self.plane = plane
+        self._chroma = chroma
         self.address = address
         self._server = server
 
@@ -92,7 +95,8 @@ class Server:
             await _ensure_local_principals(plane, settings)
             await plane.read(callers.load)
             server = grpc.aio.server(options=_OPTIONS)
-            _add_services(server, plane, callers, ChromaStore(settings.chroma_address))
+            chroma = ChromaStore(settings.chroma_address)
+            _add_services(server, plane, callers, chroma)
             address = _listen(server, settings)
             await server.start()
         except BaseException:
@@ -103,7 +107,7 @@ class Server:
         plane.spawn(sweep_approvals(plane), "sweep approvals")
         plane.spawn(sweep_requests(plane), "sweep requests")
         log.info("serving on %s", address)
-        return cls(plane, server, address)
+        return cls(plane, server, chroma, address)
 
     async def stop(self) -> None:
         """Take no more work, let calls end, and close the store. Workers keep their leases."""
@@ -112,6 +116,7 @@ class Server:
             worker.closed = True
             worker.wake.set()
         await self._server.stop(DRAIN_SECONDS)
+        await self._chroma.close()
         await self.plane.close()
 
 

@@ -97,13 +97,16 @@ def test_a_badly_vibrating_line_is_dealt_with_by_the_runbook() -> None:
     calls, messages = _play(
         "line 3 vibrates badly, deal with it", {"read_line": [READING, slower], "set_speed": set_speed}
     )
-    names = [name for name, _ in calls]
-    assert names == ["read_line", "set_speed", "read_line", "schedule_maintenance", "notify_person"]
-    assert calls[1][1] == {"line": "line-3", "rpm": 1200}
-    assert calls[3][1]["line"] == "line-3"
-    assert calls[3][1]["task"] == "bearing_inspection"
-    assert calls[3][1].get("within_hours", 24) == 24
-    assert calls[4][1]["role"] == "maintenance_lead"
+    assert calls[0] == ("read_line", {"line": "line-3"})
+    # How often it reads is its own business.
+    changing = [call for call in calls if call[0] != "read_line"]
+    assert [name for name, _ in changing] == ["set_speed", "schedule_maintenance", "notify_person"]
+    assert calls[calls.index(changing[0]) + 1] == ("read_line", {"line": "line-3"})
+    assert changing[0][1] == {"line": "line-3", "rpm": 1200}
+    assert changing[1][1]["line"] == "line-3"
+    assert changing[1][1]["task"] == "bearing_inspection"
+    assert changing[1][1].get("within_hours", 24) == 24
+    assert changing[2][1]["role"] == "maintenance_lead"
     asked = next(
         m
         for m in messages
@@ -121,7 +124,7 @@ def test_the_reason_of_a_rejection_is_taken_up() -> None:
         status="error",
     )
     stopped = {**READING, "line": "line-2", "vibration_mm_s": 1.2, "active_alarms": []}
-    calls, messages = _play("stop line 2, I want to clean it", {"stop_line": rejected, "read_line": stopped})
+    calls, messages = _play("stop line 2, please", {"stop_line": rejected, "read_line": stopped})
     changing = [
         (name, args) for name, args in calls if name not in ("read_line", "list_alarms", "read_trend")
     ]

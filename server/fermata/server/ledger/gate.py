@@ -12,7 +12,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, select, update
+from sqlalchemy import and_, bindparam, select, update
 
 from fermata.server.agents.revisions import Revision, Revisions
 from fermata.server.approvals import records as approvals
@@ -39,6 +39,22 @@ RECORDED = worker_pb2.GATE_VERDICT_RECORDED
 
 _CLOSED = (steps.FINISHED, steps.FAILED, steps.CONFIRMED)
 _REPEATABLE = (run_pb2.EFFECT_CLASS_READ, run_pb2.EFFECT_CLASS_IDEMPOTENT)
+
+_KNOWN_ANSWER = select(schema.gates.c.answer).where(
+    and_(
+        schema.gates.c.tenant == bindparam("of_tenant"),
+        schema.gates.c.run == bindparam("of_run"),
+        schema.gates.c.nonce == bindparam("of_nonce"),
+    )
+)
+_KEEP_ANSWER = schema.gates.insert()
+_MARK_USED = (
+    update(schema.approvals)
+    .where(
+        and_(schema.approvals.c.tenant == bindparam("of_tenant"), schema.approvals.c.id == bindparam("of_id"))
+    )
+    .values(used_by=bindparam("used_by_step"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +84,8 @@ class GateKeeper:
 
         :raises DomainError: REVISION_NOT_FOUND.
         """
-        table = schema.gates.c
         known = transaction.execute(
-            select(table.answer).where(
-                and_(table.tenant == run.tenant, table.run == run.id, table.nonce == gate.nonce)
-            )
+            _KNOWN_ANSWER, {"of_tenant": run.tenant, "of_run": run.id, "of_nonce": gate.nonce}
         ).scalar()
         if known is not None:
             return worker_pb2.GateAnswer.FromString(known)
@@ -87,7 +100,7 @@ class GateKeeper:
             or self._decided(transaction, asked)
         )
         transaction.execute(
-            schema.gates.insert(),
+            _KEEP_ANSWER,
             {
                 "tenant": run.tenant,
                 "run": run.id,
@@ -327,11 +340,8 @@ def _decision_of_person(transaction: Transaction, asked: Asked) -> Any | None:
 
 
 def _mark_used(transaction: Transaction, asked: Asked, row: Any) -> None:
-    table = schema.approvals.c
     transaction.execute(
-        update(schema.approvals)
-        .where(and_(table.tenant == row.tenant, table.id == row.id))
-        .values(used_by=asked.gate.step)
+        _MARK_USED, {"of_tenant": row.tenant, "of_id": row.id, "used_by_step": asked.gate.step}
     )
 
 
@@ -397,7 +407,7 @@ def _refused_by_person(transaction: Transaction, asked: Asked, row: Any) -> work
 def _refuse(asked: Asked, rule: str, reason: str, message: str) -> worker_pb2.GateAnswer:
     asked.run.emit(
         run_pb2.EVENT_TYPE_STEP_REFUSED,
-        step=asked.gate.step,
+        key=asked.gate.step,
         tool=asked.gate.tool,
         args=json.loads(asked.gate.args),
         rule=rule,
@@ -421,15 +431,6 @@ def _proceed(
         rule=verdict.rule_id if verdict else "recovery",
         approval=approval.id if approval is not None else "",
         earlier=asked.earlier,
-    )
-    asked.run.emit(
-        run_pb2.EVENT_TYPE_STEP_STARTED,
-        step=asked.gate.step,
-        tool=asked.gate.tool,
-        args=json.loads(args),
-        effect=run_pb2.EffectClass.Name(asked.effect).removeprefix("EFFECT_CLASS_"),
-        rule=verdict.rule_id if verdict else "recovery",
-        attempt=attempt,
     )
     return worker_pb2.GateAnswer(
         verdict=PROCEED,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from google.protobuf import json_format
-from sqlalchemy import and_, select, update
+from sqlalchemy import and_, bindparam, select, update
 
 from fermata.server.latches import records as latch_records
 from fermata.server.names import Name, new_id
@@ -26,12 +27,19 @@ SHOWN_TEXT = 4096
 """Characters of a result or an error that events and lists show."""
 
 
+_MINE = and_(
+    schema.steps.c.tenant == bindparam("of_tenant"),
+    schema.steps.c.run == bindparam("of_run"),
+    schema.steps.c.key == bindparam("of_key"),
+)
+_ONE = select(schema.steps).where(_MINE)
+_UPDATE = update(schema.steps).where(_MINE)
+_INSERT = schema.steps.insert()
+
+
 def find(connection: Any, tenant: str, run: str, key: str) -> Any | None:
     """The row of the step with this key, or None."""
-    table = schema.steps.c
-    return connection.execute(
-        select(schema.steps).where(and_(table.tenant == tenant, table.run == run, table.key == key))
-    ).first()
+    return connection.execute(_ONE, {"of_tenant": tenant, "of_run": run, "of_key": key}).first()
 
 
 def open_steps(connection: Any, tenant: str, run: str) -> list[Any]:
@@ -59,7 +67,7 @@ def begin(
     approval: str,
     earlier: Any | None,
 ) -> int:
-    """Put a start on record and return which attempt it is.
+    """Put a start on record, tell the run's history, and return which attempt it is.
 
     :param args: the arguments that will run, as JSON text.
     :param earlier: the row of an earlier start under the same key.
@@ -78,10 +86,9 @@ def begin(
         "started": transaction.now,
         "ended": 0.0,
     }
-    table = schema.steps.c
     if earlier is None:
         transaction.execute(
-            schema.steps.insert(),
+            _INSERT,
             {
                 "tenant": run.tenant,
                 "run": run.id,
@@ -101,10 +108,17 @@ def begin(
         )
     else:
         transaction.execute(
-            update(schema.steps)
-            .where(and_(table.tenant == run.tenant, table.run == run.id, table.key == gate.step))
-            .values(values)
+            _UPDATE, {"of_tenant": run.tenant, "of_run": run.id, "of_key": gate.step, **values}
         )
+    run.emit(
+        run_pb2.EVENT_TYPE_STEP_STARTED,
+        step=str(Name(run.tenant, "runs", run.id, "steps", step)),
+        tool=gate.tool,
+        args=json.loads(args),
+        effect=run_pb2.EffectClass.Name(effect).removeprefix("EFFECT_CLASS_"),
+        rule=rule,
+        attempt=attempt,
+    )
     return attempt
 
 
@@ -119,18 +133,19 @@ def close(
     error: str = "",
 ) -> None:
     """Close an open step, tell the run's history, and tell the latches that wait for it."""
-    table = schema.steps.c
     transaction.execute(
-        update(schema.steps)
-        .where(and_(table.tenant == row.tenant, table.run == row.run, table.key == row.key))
-        .values(
-            outcome=outcome,
-            result_type=result.type if result else "",
-            result=result.data if result else b"",
-            text=text[:SHOWN_TEXT],
-            error=error[:SHOWN_TEXT],
-            ended=transaction.now,
-        )
+        _UPDATE,
+        {
+            "of_tenant": row.tenant,
+            "of_run": row.run,
+            "of_key": row.key,
+            "outcome": outcome,
+            "result_type": result.type if result else "",
+            "result": result.data if result else b"",
+            "text": text[:SHOWN_TEXT],
+            "error": error[:SHOWN_TEXT],
+            "ended": transaction.now,
+        },
     )
     if not run.has_ended:
         run.emit(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import jsonschema
+from referencing import Registry
+from referencing.exceptions import Unresolvable
 from sqlalchemy import and_, select, update
 
 from fermata.server.approvals import records as approvals
@@ -195,6 +197,17 @@ def _check(transaction: Transaction, row: Any, run: RunRecord, decided: Decided)
         raise invalid(f"{name} can be decided by {allowed}.", reason="DECISION_NOT_ALLOWED", approval=name)
 
 
+def _refuse_unknown(args: dict[str, Any], schema: dict[str, Any]) -> None:
+    """A tool drops arguments that it does not know, so a misspelt one would be approved and then not be there."""
+    if "properties" not in schema or schema.get("additionalProperties") or "patternProperties" in schema:
+        return
+    for name in sorted(args.keys() - schema["properties"].keys()):
+        known = ", ".join(schema["properties"]) or "none"
+        raise invalid(
+            f"The tool has no argument {name!r}. Its arguments: {known}.", reason="ARGS_INVALID", field=name
+        )
+
+
 def _edit(
     transaction: Transaction, keeper: GateKeeper, row: Any, run: RunRecord, decided: Decided
 ) -> dict[str, Any]:
@@ -209,7 +222,15 @@ def _edit(
         if not isinstance(args, dict):
             raise invalid("An edit gives all the arguments, as an object.", reason="ARGS_INVALID")
         if row.args_schema:
-            jsonschema.validate(args, json.loads(row.args_schema))
+            # A registry of its own: a schema that comes from a tool must not make the server fetch what it refers to.
+            schema = json.loads(row.args_schema)
+            jsonschema.Draft202012Validator(schema, registry=Registry()).validate(args)
+            _refuse_unknown(args, schema)
+    except (jsonschema.SchemaError, Unresolvable) as error:
+        raise invalid(
+            f"The tool's own schema can't be used to check an edit: {error}. Approve or reject it as it is.",
+            reason="ARGS_SCHEMA_INVALID",
+        ) from None
     except jsonschema.ValidationError as error:
         where = ".".join(str(part) for part in error.absolute_path) or "the arguments"
         raise invalid(f"{where}: {error.message}", reason="ARGS_INVALID", field=where) from None

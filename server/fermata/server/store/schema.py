@@ -365,32 +365,6 @@ policies = Table(
     _time("updated"),
 )
 
-collections = Table(
-    "collections",
-    metadata,
-    _text("tenant"),
-    _text("id"),
-    _text("description"),
-    _time("created"),
-    PrimaryKeyConstraint("tenant", "id"),
-)
-
-documents = Table(
-    "documents",
-    metadata,
-    _text("tenant"),
-    _text("collection"),
-    _text("id"),
-    _text("source"),
-    _text("title"),
-    _text("kind"),
-    _text("digest"),
-    _number("version"),
-    _number("chunks"),
-    _time("updated"),
-    PrimaryKeyConstraint("tenant", "collection", "id"),
-)
-
 requests = Table(
     "requests",
     metadata,

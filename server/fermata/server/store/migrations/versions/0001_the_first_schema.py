@@ -116,28 +116,6 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     op.create_table(
-        "collections",
-        sa.Column("tenant", sa.Text(), nullable=False),
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("description", sa.Text(), nullable=False),
-        sa.Column("created", sa.Float(), nullable=False),
-        sa.PrimaryKeyConstraint("tenant", "id"),
-    )
-    op.create_table(
-        "documents",
-        sa.Column("tenant", sa.Text(), nullable=False),
-        sa.Column("collection", sa.Text(), nullable=False),
-        sa.Column("id", sa.Text(), nullable=False),
-        sa.Column("source", sa.Text(), nullable=False),
-        sa.Column("title", sa.Text(), nullable=False),
-        sa.Column("kind", sa.Text(), nullable=False),
-        sa.Column("digest", sa.Text(), nullable=False),
-        sa.Column("version", sa.Integer(), nullable=False),
-        sa.Column("chunks", sa.Integer(), nullable=False),
-        sa.Column("updated", sa.Float(), nullable=False),
-        sa.PrimaryKeyConstraint("tenant", "collection", "id"),
-    )
-    op.create_table(
         "events",
         sa.Column("n", sa.Integer(), autoincrement=True, nullable=False),
         sa.Column("tenant", sa.Text(), nullable=False),
