@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import json_format
-from sqlalchemy import and_, select, update
+from sqlalchemy import and_, bindparam, select, update
 
 from fermata.server.errors import not_found
 from fermata.server.names import Name, new_id
@@ -67,7 +67,7 @@ def ask(transaction: Transaction, run: RunRecord, question: Question) -> str:
     """Put a question on record, tell the run's history, and return the approval's id."""
     approval = new_id()
     transaction.execute(
-        schema.approvals.insert(),
+        _INSERT,
         {
             "tenant": run.tenant,
             "id": approval,
@@ -116,10 +116,7 @@ def find(connection: Any, tenant: str, approval: str) -> Any:
 
     :raises DomainError: APPROVAL_NOT_FOUND.
     """
-    table = schema.approvals.c
-    row = connection.execute(
-        select(schema.approvals).where(and_(table.tenant == tenant, table.id == approval))
-    ).first()
+    row = connection.execute(_ONE, {"of_tenant": tenant, "of_id": approval}).first()
     if row is None:
         raise not_found(
             "approval", str(Name(tenant, "approvals", approval)), "List those that wait with ListApprovals."
@@ -127,13 +124,30 @@ def find(connection: Any, tenant: str, approval: str) -> Any:
     return row
 
 
+_OF_RUN = (
+    select(schema.approvals)
+    .where(
+        and_(
+            schema.approvals.c.tenant == bindparam("of_tenant"), schema.approvals.c.run == bindparam("of_run")
+        )
+    )
+    .order_by(schema.approvals.c.n)
+)
+_PENDING_OF_RUN = _OF_RUN.where(schema.approvals.c.state == PENDING)
+_ONE = select(schema.approvals).where(
+    and_(schema.approvals.c.tenant == bindparam("of_tenant"), schema.approvals.c.id == bindparam("of_id"))
+)
+_UPDATE = update(schema.approvals).where(
+    and_(schema.approvals.c.tenant == bindparam("of_tenant"), schema.approvals.c.id == bindparam("of_id"))
+)
+_INSERT = schema.approvals.insert()
+
+
 def of_run(connection: Any, tenant: str, run: str, *states: int) -> list[Any]:
     """The rows of a run's approvals in order of asking; only those in ``states`` where any are given."""
-    table = schema.approvals.c
-    where = [table.tenant == tenant, table.run == run]
-    if states:
-        where.append(table.state.in_(states))
-    return list(connection.execute(select(schema.approvals).where(and_(*where)).order_by(table.n)).fetchall())
+    query = _PENDING_OF_RUN if states == (PENDING,) else _OF_RUN
+    rows = connection.execute(query, {"of_tenant": tenant, "of_run": run}).fetchall()
+    return [row for row in rows if not states or row.state in states]
 
 
 def close(
@@ -144,11 +158,9 @@ def close(
     **values: Any,
 ) -> None:
     """End a pending approval and tell the run's history."""
-    table = schema.approvals.c
     transaction.execute(
-        update(schema.approvals)
-        .where(and_(table.tenant == row.tenant, table.id == row.id))
-        .values(state=state, decided=transaction.now, **values)
+        _UPDATE,
+        {"of_tenant": row.tenant, "of_id": row.id, "state": state, "decided": transaction.now, **values},
     )
     edited = values.get("edited_args") or ""
     decision = values.get("decision", approval_pb2.DECISION_UNSPECIFIED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import and_, func, select, update
+from sqlalchemy import and_, bindparam, func, select, update
 
 from fermata.server.errors import not_found
 from fermata.server.latches.coverage import ActiveLatch, to_scope
@@ -25,15 +25,54 @@ _STATUS = {
 }
 
 
+_ACTIVE = (
+    select(
+        schema.latches.c.id,
+        schema.latches.c.kind,
+        schema.latches.c.scope,
+        schema.latches.c.target,
+        schema.latches.c.reason,
+        schema.latches.c.created_by,
+    )
+    .where(
+        and_(
+            schema.latches.c.tenant == bindparam("of_tenant"), schema.latches.c.state.in_((LATCHED, SETTLED))
+        )
+    )
+    .order_by(schema.latches.c.n)
+)
+_WAITING_FOR_RUN = select(schema.latch_runs.c.latch).where(
+    and_(
+        schema.latch_runs.c.tenant == bindparam("of_tenant"),
+        schema.latch_runs.c.run == bindparam("of_run"),
+        schema.latch_runs.c.stopped.is_(False),
+    )
+)
+_WAITING_FOR_STEP = (
+    select(schema.latch_steps.c.latch, schema.latches.c.created)
+    .join(
+        schema.latches,
+        and_(
+            schema.latches.c.tenant == schema.latch_steps.c.tenant,
+            schema.latches.c.id == schema.latch_steps.c.latch,
+        ),
+    )
+    .where(
+        and_(
+            schema.latch_steps.c.tenant == bindparam("of_tenant"),
+            schema.latch_steps.c.run == bindparam("of_run"),
+            schema.latch_steps.c.key == bindparam("of_step"),
+            schema.latch_steps.c.status.in_(
+                (latch_pb2.LATCH_STEP_STATUS_OPEN, latch_pb2.LATCH_STEP_STATUS_UNREACHABLE)
+            ),
+        )
+    )
+)
+
+
 def active(connection: Any, tenant: str) -> list[ActiveLatch]:
     """Every latch of the tenant that has not been lifted, oldest first."""
-    table = schema.latches.c
-    rows = connection.execute(
-        select(table.id, table.kind, table.scope, table.target, table.reason, table.created_by)
-        .where(and_(table.tenant == tenant, table.state.in_((LATCHED, SETTLED))))
-        .order_by(table.n)
-    )
-    return [ActiveLatch(*row) for row in rows]
+    return [ActiveLatch(*row) for row in connection.execute(_ACTIVE, {"of_tenant": tenant})]
 
 
 def find(connection: Any, tenant: str, latch: str) -> Any:
@@ -54,18 +93,9 @@ def step_ended(
     transaction: Transaction, tenant: str, run: str, key: str, outcome: run_pb2.StepOutcome.ValueType
 ) -> None:
     """Fill a step's end into the reports of the latches that found it open, and settle those that it was the last for."""
-    table, latches = schema.latch_steps.c, schema.latches.c
+    table = schema.latch_steps.c
     waiting = transaction.execute(
-        select(table.latch, latches.created)
-        .join(schema.latches, and_(latches.tenant == table.tenant, latches.id == table.latch))
-        .where(
-            and_(
-                table.tenant == tenant,
-                table.run == run,
-                table.key == key,
-                table.status.in_((latch_pb2.LATCH_STEP_STATUS_OPEN, latch_pb2.LATCH_STEP_STATUS_UNREACHABLE)),
-            )
-        )
+        _WAITING_FOR_STEP, {"of_tenant": tenant, "of_run": run, "of_step": key}
     ).fetchall()
     for latch, created in waiting:
         transaction.execute(
@@ -81,10 +111,10 @@ def step_ended(
 
 def run_stopped(transaction: Transaction, tenant: str, run: str) -> None:
     """Tell the latches that wait for this run that nothing of it can start any more."""
-    table = schema.latch_runs.c
-    mine = and_(table.tenant == tenant, table.run == run, table.stopped.is_(False))
-    waiting = transaction.execute(select(table.latch).where(mine)).scalars().all()
+    waiting = transaction.execute(_WAITING_FOR_RUN, {"of_tenant": tenant, "of_run": run}).scalars().all()
     if waiting:
+        table = schema.latch_runs.c
+        mine = and_(table.tenant == tenant, table.run == run, table.stopped.is_(False))
         transaction.execute(update(schema.latch_runs).where(mine).values(stopped=True))
     for latch in waiting:
         settle(transaction, tenant, latch)

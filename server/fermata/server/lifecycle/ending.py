@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import and_, delete, update
+from sqlalchemy import and_, bindparam, delete, update
 
 from fermata.server.approvals import records as approvals
 from fermata.server.latches import records as latch_records
@@ -13,6 +13,21 @@ from fermata.server.runs.transitions import Move
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
 from fermata.v1 import run_pb2
+
+_FREE_THREAD = (
+    update(schema.threads)
+    .where(
+        and_(
+            schema.threads.c.tenant == bindparam("of_tenant"),
+            schema.threads.c.id == bindparam("of_thread"),
+            schema.threads.c.active_run == bindparam("of_run"),
+        )
+    )
+    .values(active_run="")
+)
+_FORGET_GATES = delete(schema.gates).where(
+    and_(schema.gates.c.tenant == bindparam("of_tenant"), schema.gates.c.run == bindparam("of_run"))
+)
 
 
 def end(
@@ -25,12 +40,8 @@ def end(
     approvals.cancel_pending(transaction, run)
     run.move(move)
     run.emit(event, **data)
-    threads, gates = schema.threads.c, schema.gates.c
-    transaction.execute(
-        update(schema.threads)
-        .where(and_(threads.tenant == run.tenant, threads.id == run.thread, threads.active_run == run.id))
-        .values(active_run="")
-    )
-    transaction.execute(delete(schema.gates).where(and_(gates.tenant == run.tenant, gates.run == run.id)))
+    mine = {"of_tenant": run.tenant, "of_run": run.id}
+    transaction.execute(_FREE_THREAD, {**mine, "of_thread": run.thread})
+    transaction.execute(_FORGET_GATES, mine)
     latch_records.run_stopped(transaction, run.tenant, run.id)
     transaction.publication.work_available = True

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from google.protobuf import json_format
-from sqlalchemy import and_, or_, select, update
+from sqlalchemy import and_, bindparam, or_, select, update
 
 from fermata.server.agents.revisions import Revisions
 from fermata.server.latches import records as latch_records
@@ -24,6 +24,19 @@ from fermata.v1 import run_pb2, worker_pb2
 
 CLAIMED_AT_ONCE = 64
 """Runs that one claim hands out at the most."""
+
+_WAITING = (
+    select(schema.runs.c.n, schema.runs.c.tenant, schema.runs.c.id, schema.runs.c.thread, schema.runs.c.agent)
+    .where(
+        and_(
+            or_(schema.runs.c.state == QUEUED, schema.runs.c.state == RUNNING),
+            schema.runs.c.worker == "",
+            schema.runs.c.n > bindparam("after"),
+        )
+    )
+    .order_by(schema.runs.c.n)
+    .limit(CLAIMED_AT_ONCE)
+)
 
 
 class Capacity(Protocol):
@@ -84,17 +97,10 @@ class Leases:
 
     def claim(self, transaction: Transaction) -> int:
         """Lease what waits, oldest first, for as long as workers have room; return how many were leased."""
-        table = schema.runs.c
-        waits = and_(or_(table.state == QUEUED, table.state == RUNNING), table.worker == "")
         latches: dict[str, list[ActiveLatch]] = {}
         leased, last = 0, 0
         while leased < CLAIMED_AT_ONCE:
-            waiting = transaction.execute(
-                select(table.n, table.tenant, table.id, table.thread, table.agent)
-                .where(and_(waits, table.n > last))
-                .order_by(table.n)
-                .limit(CLAIMED_AT_ONCE)
-            ).fetchall()
+            waiting = transaction.execute(_WAITING, {"after": last}).fetchall()
             for row in waiting:
                 last = row.n
                 if row.tenant not in latches:

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import and_, select, update
+from sqlalchemy import and_, bindparam, select, update
 
 from fermata.server.errors import DomainError, ErrorKind, not_found, precondition
 from fermata.server.latches import records as latch_records
@@ -21,6 +21,12 @@ from fermata.v1 import run_pb2
 
 MAX_INPUT_BYTES = 4 * 1024 * 1024
 """Largest input of a run, as JSON."""
+
+_REVISION = select(schema.agents.c.revision).where(
+    and_(schema.agents.c.tenant == bindparam("of_tenant"), schema.agents.c.id == bindparam("of_agent"))
+)
+_INSERT_RUN = schema.runs.insert()
+_INSERT_THREAD = schema.threads.insert()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +52,7 @@ def create_run(transaction: Transaction, leases: Leases, wanted: NewRun) -> str:
             reason="INPUT_TOO_LARGE",
             kind=ErrorKind.INVALID_ARGUMENT,
         )
-    agents = schema.agents.c
-    revision = transaction.execute(
-        select(agents.revision).where(and_(agents.tenant == wanted.tenant, agents.id == wanted.agent))
-    ).scalar()
+    revision = transaction.execute(_REVISION, {"of_tenant": wanted.tenant, "of_agent": wanted.agent}).scalar()
     if revision is None:
         raise not_found(
             "agent", str(Name(wanted.tenant, "agents", wanted.agent)), "List them with `fermata agents`."
@@ -66,7 +69,7 @@ def create_run(transaction: Transaction, leases: Leases, wanted: NewRun) -> str:
             latch=name,
         )
     transaction.execute(
-        schema.runs.insert(),
+        _INSERT_RUN,
         {
             "tenant": wanted.tenant,
             "id": run,
@@ -97,7 +100,7 @@ def _take_thread(transaction: Transaction, wanted: NewRun, run: str) -> str:
     if not wanted.thread:
         thread = new_id()
         transaction.execute(
-            schema.threads.insert(),
+            _INSERT_THREAD,
             {
                 "tenant": wanted.tenant,
                 "id": thread,

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 
 from fermata.server.policy.parse import parse_policy
 from fermata.server.policy.rules import Policy
 from fermata.server.store import schema
 
 KEPT_TEXTS = 64
+
+_IN_FORCE = select(schema.policies).where(schema.policies.c.tenant == bindparam("of_tenant"))
 
 
 class PolicyBook:
@@ -24,7 +26,7 @@ class PolicyBook:
 
         :param connection: a Transaction or a Connection.
         """
-        row = connection.execute(select(schema.policies).where(schema.policies.c.tenant == tenant)).first()
+        row = connection.execute(_IN_FORCE, {"of_tenant": tenant}).first()
         if row is None:
             return None
         if row.etag not in self._parsed:

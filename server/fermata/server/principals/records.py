@@ -7,13 +7,18 @@ import json
 import secrets
 from typing import Any
 
-from sqlalchemy import and_, select
+from sqlalchemy import and_, bindparam, select
 
 from fermata.server.names import Name
 from fermata.server.store import schema
 from fermata.v1 import principal_pb2
 
 TOKEN_PREFIX = "fmt_"  # noqa: S105 - what all tokens begin with is no secret
+
+
+_ONE = select(schema.principals).where(
+    and_(schema.principals.c.tenant == bindparam("of_tenant"), schema.principals.c.id == bindparam("of_id"))
+)
 
 
 def new_token() -> str:
@@ -36,10 +41,7 @@ def by_name(connection: Any, name: str) -> Any | None:
     pieces = name.split("/")
     if len(pieces) != 4:
         return None
-    table = schema.principals.c
-    return connection.execute(
-        select(schema.principals).where(and_(table.tenant == pieces[1], table.id == pieces[3]))
-    ).first()
+    return connection.execute(_ONE, {"of_tenant": pieces[1], "of_id": pieces[3]}).first()
 
 
 def roles_of(connection: Any, name: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from google.protobuf.message import Message
-from sqlalchemy import and_, delete, select
+from sqlalchemy import and_, bindparam, delete, select
 
 from fermata.server.errors import DomainError, ErrorKind
 from fermata.server.plane import ControlPlane
@@ -25,6 +25,14 @@ SWEEP_SECONDS = 3600.0
 
 KEPT_SECONDS = 7 * 24 * 3600.0
 """How long a repeated request is recognised."""
+
+_EARLIER = select(schema.requests.c.digest, schema.requests.c.response).where(
+    and_(
+        schema.requests.c.principal == bindparam("of_principal"),
+        schema.requests.c.request == bindparam("of_request"),
+    )
+)
+_INSERT = schema.requests.insert()
 
 
 def once(
@@ -47,7 +55,7 @@ def once(
         return earlier
     response = produce()
     transaction.execute(
-        schema.requests.insert(),
+        _INSERT,
         {
             "principal": caller.name,
             "request": request.request_id,
@@ -68,11 +76,8 @@ def recall(connection: Any, caller: Caller, method: str, request: Any, kind: typ
     """
     if not request.request_id:
         return None
-    table = schema.requests.c
     row = connection.execute(
-        select(table.digest, table.response).where(
-            and_(table.principal == caller.name, table.request == request.request_id)
-        )
+        _EARLIER, {"of_principal": caller.name, "of_request": request.request_id}
     ).first()
     if row is None:
         return None

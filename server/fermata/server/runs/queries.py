@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf import json_format
-from sqlalchemy import and_, select
+from sqlalchemy import and_, bindparam, select
 
 from fermata.server.errors import not_found
 from fermata.server.latches import records as latch_records
@@ -17,14 +17,28 @@ from fermata.server.runs.transitions import ENDED
 from fermata.server.store import schema
 from fermata.v1 import approval_pb2, run_pb2
 
+_ONE = select(schema.runs).where(
+    and_(schema.runs.c.tenant == bindparam("of_tenant"), schema.runs.c.id == bindparam("of_run"))
+)
+_PENDING = (
+    select(schema.approvals.c.run, schema.approvals.c.id)
+    .where(
+        and_(
+            schema.approvals.c.tenant == bindparam("of_tenant"),
+            schema.approvals.c.run.in_(bindparam("of_runs", expanding=True)),
+            schema.approvals.c.state == approval_pb2.APPROVAL_STATE_PENDING,
+        )
+    )
+    .order_by(schema.approvals.c.n)
+)
+
 
 def get(connection: Any, tenant: str, run: str) -> run_pb2.Run:
     """One run.
 
     :raises DomainError: RUN_NOT_FOUND.
     """
-    table = schema.runs.c
-    row = connection.execute(select(schema.runs).where(and_(table.tenant == tenant, table.id == run))).first()
+    row = connection.execute(_ONE, {"of_tenant": tenant, "of_run": run}).first()
     if row is None:
         raise not_found("run", str(Name(tenant, "runs", run)), "List them with ListRuns.")
     return to_messages(connection, tenant, [row])[0]
@@ -36,18 +50,7 @@ def to_messages(connection: Any, tenant: str, rows: Sequence[Any]) -> list[run_p
     pending: dict[str, list[str]] = defaultdict(list)
     latches = []
     if alive:
-        table = schema.approvals.c
-        for run, approval in connection.execute(
-            select(table.run, table.id)
-            .where(
-                and_(
-                    table.tenant == tenant,
-                    table.run.in_(alive),
-                    table.state == approval_pb2.APPROVAL_STATE_PENDING,
-                )
-            )
-            .order_by(table.n)
-        ):
+        for run, approval in connection.execute(_PENDING, {"of_tenant": tenant, "of_runs": alive}):
             pending[run].append(str(Name(tenant, "approvals", approval)))
         latches = latch_records.active(connection, tenant)
     messages = []

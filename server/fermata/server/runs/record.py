@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from google.protobuf import json_format, struct_pb2
-from sqlalchemy import and_, select, update
+from sqlalchemy import and_, bindparam, select, text, update
 
 from fermata.server.errors import DomainError, ErrorKind, not_found
 from fermata.server.names import Name
@@ -31,6 +31,16 @@ _UPDATED = (
     "version",
     "ended",
 )
+
+# Statements are built once: to build one again costs several times what running it does.
+_ONE = select(schema.runs).where(
+    and_(schema.runs.c.tenant == bindparam("of_tenant"), schema.runs.c.id == bindparam("of_run"))
+)
+_UPDATE = update(schema.runs).where(
+    and_(schema.runs.c.tenant == bindparam("of_tenant"), schema.runs.c.id == bindparam("of_run"))
+)
+_INSERT_EVENTS = schema.events.insert()
+_LAST_NUMBER = text("SELECT last_insert_rowid()")
 
 
 class RunRecord:
@@ -127,13 +137,13 @@ class RunRecord:
         }
         if changed:
             changed["version"] = self.version + 1
-            self._transaction.execute(
-                update(schema.runs)
-                .where(and_(schema.runs.c.tenant == self.tenant, schema.runs.c.id == self.id))
-                .values(changed)
-            )
-        for values in self._events:
-            number = self._transaction.execute(schema.events.insert(), values).inserted_primary_key[0]
+            self._transaction.execute(_UPDATE, {"of_tenant": self.tenant, "of_run": self.id, **changed})
+        if not self._events:
+            return
+        self._transaction.execute(_INSERT_EVENTS, self._events)
+        # There is one writer, so the rows of one statement are numbered without a gap.
+        last = self._transaction.execute(_LAST_NUMBER).scalar_one()
+        for number, values in enumerate(self._events, last - len(self._events) + 1):
             self._transaction.publication.events.append(
                 PublishedEvent(number, self.tenant, self.id, self.thread, to_event(values))
             )
@@ -145,9 +155,7 @@ def open_run(transaction: Transaction, tenant: str, run: str) -> Iterator[RunRec
 
     :raises DomainError: RUN_NOT_FOUND.
     """
-    row = transaction.execute(
-        select(schema.runs).where(and_(schema.runs.c.tenant == tenant, schema.runs.c.id == run))
-    ).first()
+    row = transaction.execute(_ONE, {"of_tenant": tenant, "of_run": run}).first()
     if row is None:
         raise not_found("run", str(Name(tenant, "runs", run)), "List them with ListRuns.")
     record = RunRecord(transaction, row)

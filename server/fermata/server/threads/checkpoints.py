@@ -21,6 +21,10 @@ from fermata.v1 import worker_pb2
 LISTED_CHECKPOINTS = 100
 """Checkpoints that one answer holds at the most."""
 
+_KEEP_WRITES = insert(schema.checkpoint_writes).prefix_with("OR REPLACE")
+_KEEP_CHECKPOINTS = insert(schema.checkpoints).prefix_with("OR IGNORE")
+_KEEP_VALUES = insert(schema.channel_blobs).prefix_with("OR IGNORE")
+
 
 def apply(transaction: Transaction, tenant: str, thread: str, commit: worker_pb2.Commit) -> None:
     """Store what a host's checkpointer has collected. The same commit again changes nothing."""
@@ -43,7 +47,7 @@ def apply(transaction: Transaction, tenant: str, thread: str, commit: worker_pb2
         for write in task.writes
     ]
     if writes:
-        transaction.execute(insert(schema.checkpoint_writes).prefix_with("OR REPLACE"), writes)
+        transaction.execute(_KEEP_WRITES, writes)
 
 
 def _store_checkpoints(
@@ -78,9 +82,9 @@ def _store_checkpoints(
             }
             for channel in put.channels
         )
-    transaction.execute(insert(schema.checkpoints).prefix_with("OR IGNORE"), rows)
+    transaction.execute(_KEEP_CHECKPOINTS, rows)
     if blobs:
-        transaction.execute(insert(schema.channel_blobs).prefix_with("OR IGNORE"), blobs)
+        transaction.execute(_KEEP_VALUES, blobs)
 
 
 def query(
