@@ -370,7 +370,9 @@ def _done_to(needs: re.Match[str], verbs: frozenset[str]) -> bool:
 def _finite(core: str) -> bool:
     """Whether a subject and a finite verb make it a full sentence."""
     if re.search(
-        r"\b(?:is|are|was|were|am|has|have|had|does|do|did|seems?|looks?|feels?|sounds?|goes|keeps?|shows?|says?|can|could|should|would|will|must|may|might)\b|\w'(?:s|re|m|ve|ll|d)\b|n't\b",
+        r"\b(?:is|are|was|were|am|has|have|had|does|do|did|seems?|looks?|feels?|sounds?|goes|keeps?|shows?|says?|can|could|should|would|will|must|may|might)\b|\w'(?:re|m|ve|ll|d)\b|n't\b"
+        r"|\b(?:it|that|there|he|she|what|who|where|here|how|this|everything|something|nothing)'s\b"
+        r"|\w's (?:not|in|on|too|full|out|broken|nearly|almost|empty|dead|stuck|down|up|a|an|the|very|so|getting|still|idle|gone|back|off|\w+ing)\b",
         core,
         re.IGNORECASE,
     ):

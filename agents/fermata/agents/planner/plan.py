@@ -820,6 +820,8 @@ class Planner:
                 return Decision("refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools))
             floor += self.settings.verbless * (0.3 if trusted else 1.0)
             margin += self.settings.verbless * (0.1 if trusted else 0.3)
+        elif not trusted and not best.tool.reads and best.features["nouns"] < self.settings.alien and best.features["typed"] < _TWO_TYPED:
+            return Decision("refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools))
         elif best.features["verb"] >= _STRONG_VERB and best.filling.complete and not best.features["unused"]:
             floor -= self.settings.verbless / 2
         if best.score < floor or best.features["opposite"]:

@@ -251,7 +251,7 @@ def tool_verbs(
                 break
     tokens = [t.low for t in tokenize(description.split(".")[0]) if t.is_word]
     other: set[str] = set()
-    reading = bool(main & set(VERB_GROUPS["read"]))
+    named = any(v not in _WEAK for v in main)
     for i, low in enumerate(tokens[:24]):
         base = lemma(low)
         if base not in known_verbs():
@@ -259,7 +259,7 @@ def tool_verbs(
         phrases = [
             f"{base} {p}" for p in tokens[i + 1 : i + 7] if p in _PARTICLES and _groups_of(f"{base} {p}")
         ]
-        target = main if i == 0 and not reading else other
+        target = main if i == 0 and not named else other
         if (
             i == 0
             or (tokens[i - 1] in ("or", "and", "to", ",", "then") or low == base)

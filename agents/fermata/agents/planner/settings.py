@@ -34,6 +34,7 @@ class Settings:
     action_floor: float = 3.7
     verbless: float = 0.8
     read_margin: float = 0.0
+    alien: float = 0.42
     clear_margin: float = 1.5
     action_margin: float = 0.45
     option_floor: float = 0.44
