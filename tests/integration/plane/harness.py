@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -251,7 +251,7 @@ class Watched:
     async def _parked(self) -> bool:
         return (await self.client.runs.get(self.name)).state == run_pb2.RUN_STATE_AWAITING
 
-    async def _more(self) -> AsyncIterator[run_pb2.Event]:
+    async def _more(self) -> AsyncGenerator[run_pb2.Event, None]:
         async with aclosing(self.client.runs.watch(self.name, cursor=self.cursor)) as items:
             async for item in items:
                 self.cursor = item.cursor

@@ -32,7 +32,7 @@ async def refused(call: Awaitable[object]) -> FermataError:
 
 
 async def test_names_that_nobody_has(client: Client) -> None:
-    expected = {
+    expected: dict[str, list[Awaitable[object]]] = {
         "AGENT_NOT_FOUND": [client.runs.create("nobody", "hello"), client.agents.get("nobody")],
         "RUN_NOT_FOUND": [
             client.runs.get("ffff"),
@@ -391,7 +391,7 @@ async def test_a_token_that_nobody_has_and_none_at_all_are_refused(plane: Plane)
         ("big.md", b"a line of a very long document\n" * (50 * 1024 * 1024 // 31), "DOCUMENT_TOO_LARGE"),
         ("binary.md", bytes(range(256)), "DOCUMENT_NOT_TEXT"),
         ("sheet.xlsx", b"text", "DOCUMENT_TYPE_UNSUPPORTED"),
-        ("../etc/passwd.md", b"text", "DOCUMENT_SOURCE_INVALID"),
+        ("two\nlines.md", b"text", "DOCUMENT_SOURCE_INVALID"),
         ("book.md", b"---\nkind: runbook\n---\n# Vibration\n\nNo steps at all.\n", "RUNBOOK_MALFORMED"),
     ],
     ids=["empty", "blank", "50 MB", "binary", "type", "source", "runbook"],
