@@ -43,10 +43,13 @@ GROUP_SECONDS = 300.0
 WIDTH = 190
 
 
-async def measure(names: list[str], folder: Path, *, quick: bool) -> list[tuple[str, list[Figure]]]:
-    """The figures of the groups named, by group. What fails is told on standard error, and left out."""
+async def measure(
+    names: list[str], folder: Path, *, quick: bool
+) -> tuple[list[tuple[str, list[Figure]]], int]:
+    """The figures of the groups named, by group, and how many groups failed: those are told on standard error, and left out."""
     errors = Console(stderr=True)
     measured: list[tuple[str, list[Figure]]] = []
+    failed = 0
     errors.print("starting fermata up ...", style="dim")
     plane = await asyncio.to_thread(start, folder / "data", folder / "up.log")
     try:
@@ -60,13 +63,17 @@ async def measure(names: list[str], folder: Path, *, quick: bool) -> list[tuple[
                 gc.freeze()
                 for name in wanted:
                     errors.print(f"measuring {name} ...", style="dim")
-                    async with asyncio.timeout(GROUP_SECONDS):
-                        measured.append((name, list(await GROUPS[name](shared))))
+                    try:
+                        async with asyncio.timeout(GROUP_SECONDS):
+                            measured.append((name, list(await GROUPS[name](shared))))
+                    except Exception:  # the other groups' figures are worth having all the same
+                        failed += 1
+                        errors.print_exception()
     finally:
         code = await asyncio.to_thread(plane.stop)
         if code:
             errors.print(f"fermata up ended with {code}; see {folder / 'up.log'}", style="red")
-    return measured
+    return measured, failed
 
 
 def main() -> int:
@@ -81,7 +88,7 @@ def main() -> int:
     given = parser.parse_args()
     began, load = time.time(), os.getloadavg()
     with tempfile.TemporaryDirectory(prefix="fermata-bench-", ignore_cleanup_errors=True) as folder:
-        measured = asyncio.run(measure(given.only or names, Path(folder), quick=given.quick))
+        measured, failed = asyncio.run(measure(given.only or names, Path(folder), quick=given.quick))
     machine: dict[str, Any] = {
         "cores": os.cpu_count(),
         "python": platform.python_version(),
@@ -104,7 +111,7 @@ def main() -> int:
     if given.json:
         groups = {name: [figure.as_json() for figure in figures] for name, figures in measured}
         given.json.write_text(json.dumps({"machine": machine, "figures": groups}, indent=1))
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

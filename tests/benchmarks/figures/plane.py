@@ -20,7 +20,7 @@ _ROLES = (
     ("server", r"-m fermata\.server --data"),
     ("supervisor", r"-m fermata\.server\.up |fermata up "),
     ("controller", r"-m fermata\.server\.cluster --server"),
-    ("Chroma", r"chromadb\.cli"),
+    ("Chroma", r"chromadb"),
     ("Ray: head", r"fermata\.server\.cluster\.head"),
     ("Ray: GCS", r"gcs_server"),
     ("Ray: raylet", r"raylet/raylet"),
@@ -63,10 +63,10 @@ class Plane:
     def chroma_port(self) -> int:
         """Where its Chroma listens on loopback."""
         for role, process in self.processes():
-            if role == "Chroma":
+            if role == "server":
                 command = process.cmdline()
-                return int(command[command.index("--port") + 1])
-        raise PlaneFailedError("there is no Chroma process")
+                return int(command[command.index("--chroma-address") + 1].rsplit(":", 1)[1])
+        raise PlaneFailedError("there is no server process")
 
     def stop(self) -> int:
         """End it and all its processes; returns its exit code."""
