@@ -434,6 +434,7 @@ class Assign(_message.Message):
     INPUT_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     RESTARTED_FIELD_NUMBER: _builtins.int
+    THREAD_IS_NEW_FIELD_NUMBER: _builtins.int
     thread: _builtins.str
     """The thread."""
     agent: _builtins.str
@@ -444,6 +445,8 @@ class Assign(_message.Message):
     """True where a host may carry several runs of this revision."""
     restarted: _builtins.bool
     """True where the run has started before: recorded steps may exist."""
+    thread_is_new: _builtins.bool
+    """True where the thread has no checkpoint, so that a host need not ask for one."""
     @_builtins.property
     def lease(self) -> Global___Lease:
         """The lease."""
@@ -472,10 +475,11 @@ class Assign(_message.Message):
         input: _struct_pb2.Struct | None = ...,
         resume: Global___Resume | None = ...,
         restarted: _builtins.bool = ...,
+        thread_is_new: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "lease", b"lease", "resume", b"resume", "spec", b"spec"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "input", b"input", "lease", b"lease", "restarted", b"restarted", "resume", b"resume", "revision", b"revision", "shared_host", b"shared_host", "spec", b"spec", "thread", b"thread"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "input", b"input", "lease", b"lease", "restarted", b"restarted", "resume", b"resume", "revision", b"revision", "shared_host", b"shared_host", "spec", b"spec", "thread", b"thread", "thread_is_new", b"thread_is_new"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -84,7 +84,7 @@ class ChannelCheckpointSaver(BaseCheckpointSaver[str]):
         self._fresh = fresh
         self._lock = threading.RLock()
         self._memory: dict[tuple[str, str], dict[str, _Stored]] = {}
-        self._loaded: set[tuple[str, str]] = set()
+        self._loaded: set[tuple[str, str]] = {(run.thread, "")} if run.thread_is_new else set()
 
     def knows(self, namespace: str) -> bool:
         """True where a graph with this namespace keeps its state here, so that its task ids outlast a crash."""

@@ -40,6 +40,8 @@ class ActiveRun:
         self.thread = assign.thread
         self.revision = assign.revision
         self.spec = assign.spec
+        self.thread_is_new = assign.thread_is_new
+        """True where the thread had no state when the run was leased."""
         self.may_be_recorded = assign.restarted
         """True where calls of this run may be on record already: a task of it is perhaps executed again."""
         self.activity = Activity()

@@ -20,6 +20,7 @@ from fermata.server.runs.record import RunRecord, open_run
 from fermata.server.runs.transitions import HALTING, QUEUED, RUNNING, Move
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
+from fermata.server.threads import checkpoints
 from fermata.v1 import run_pb2, worker_pb2
 
 CLAIMED_AT_ONCE = 64
@@ -88,6 +89,8 @@ class Leases:
             spec=revision.spec,
             shared_host=not revision.report.has_sync_code,
             restarted=restarted,
+            thread_is_new=not run.input_committed
+            and checkpoints.is_empty(transaction, run.tenant, run.thread),
         )
         if run.input_committed:
             assign.resume.CopyFrom(build_resume(transaction, run))

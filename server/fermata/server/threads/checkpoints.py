@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import and_, select, tuple_
+from sqlalchemy import and_, bindparam, select, tuple_
 from sqlalchemy.dialects.sqlite import insert
 
 from fermata.server.store import schema
@@ -24,6 +24,23 @@ LISTED_CHECKPOINTS = 100
 _KEEP_WRITES = insert(schema.checkpoint_writes).prefix_with("OR REPLACE")
 _KEEP_CHECKPOINTS = insert(schema.checkpoints).prefix_with("OR IGNORE")
 _KEEP_VALUES = insert(schema.channel_blobs).prefix_with("OR IGNORE")
+
+
+_ANY = (
+    select(schema.checkpoints.c.id)
+    .where(
+        and_(
+            schema.checkpoints.c.tenant == bindparam("of_tenant"),
+            schema.checkpoints.c.thread == bindparam("of_thread"),
+        )
+    )
+    .limit(1)
+)
+
+
+def is_empty(connection: Any, tenant: str, thread: str) -> bool:
+    """True where nothing was ever stored for the thread."""
+    return connection.execute(_ANY, {"of_tenant": tenant, "of_thread": thread}).first() is None
 
 
 def apply(transaction: Transaction, tenant: str, thread: str, commit: worker_pb2.Commit) -> None:
