@@ -112,6 +112,8 @@ class Words:
     today: date | None
     vocabulary: frozenset[str] = frozenset()
     reason: bool = False
+    condition: bool = False
+    kinds: frozenset[str] = frozenset()
 
     @property
     def tokens(self) -> tuple[Token, ...]:
@@ -356,6 +358,8 @@ def _is_name_part(q: Quantity, words: Words, others: Sequence[Param]) -> bool:
         if param.identifies and param.kind == "number" and q.before in ("number", "#", "no", "nr"):
             return True
     if any(w.start <= q.start < w.end for w in find_times(words.text, words.today)):
+        return True
+    if q.before and lemma(q.before) in words.kinds:
         return True
     return any(
         start <= q.start < end and end - start > q.end - q.start
@@ -707,7 +711,8 @@ def shape_of(param: Param) -> str | None:
             out.append(part if part.isupper() else "[A-Za-z]+")
         else:
             m = re.fullmatch(r"([A-Z]+)(\d+)", part)
-            out.append(rf"{m[1]}\d+" if m else "[A-Za-z0-9]+")
+            letters = (m[1] if len(example) > len(part) else f"[A-Z]{{{len(m[1])}}}") if m else ""
+            out.append(rf"{letters}\d+" if m else "[A-Za-z0-9]+")
     return "".join(out)
 
 
@@ -814,7 +819,7 @@ def _beside(param: Param, words: Words, nouns: Iterable[str], people: bool) -> l
     if not out and not people and len(tokens) > 1 and lemma(tokens[0].low) in known_verbs():
         bare = tokens[1]
         ordinary = not _namelike(bare, loose=True) and bare.low != "main"
-        if bare.text.isalpha() and not ordinary and lemma(bare.low) == bare.low and bare.low not in words.vocabulary:
+        if bare.text.isalpha() and not ordinary and lemma(bare.low) == bare.low and bare.low not in words.vocabulary | words.kinds:
             if not find_times(bare.text, words.today):
                 out.append(Candidate(bare.text, bare.start, bare.end, 0.55))
     if not out:

@@ -246,7 +246,7 @@ def _is_condition(m: re.Match[str], *, leading: bool) -> bool:
         return False
     rest = m["rest"].lower()
     if not leading and re.search(
-        r"\b(?:what|how|see|check|tell me|know|wonder|ask|find out|happens?|sure|verify|mind|appreciate|great|nice|lovely|wonderful|grateful|whether)\s*(?:it|\S+ it)?$",
+        r"\b(?:what|how|see|check|(?:tell|inform|let) (?:me|us)|(?:me|us|i|we|not|you) know|wonder|find out|happens?|sure|verify|mind|appreciate|great|nice|lovely|wonderful|grateful|whether)\s*(?:it|\S+ it)?$",
         rest,
     ):
         return False

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from fermata.agents.planner.candidates import Candidate, Words, candidates
-from fermata.agents.planner.freetext import free_text
+from fermata.agents.planner.freetext import MESSAGES, free_text
 from fermata.agents.planner.meaning import Meaning
 from fermata.agents.planner.names import Name, find_names
 from fermata.agents.planner.quantities import find_quantities
@@ -266,6 +266,12 @@ def _texts(out: Filling, clause: Words, support: Sequence[Words]) -> None:
         if param.kind != "text" or param.name in out.args:
             continue
         c = free_text(param, out.tool, clause, out.used)
+        told = next((s.text.strip(" .,!?") for s in support if s.condition), "")
+        if c is not None and told and re.fullmatch(r"(?:about |of )?(?:it|that|this)", str(c.value).strip(), re.IGNORECASE):
+            c = None
+        if c is None and param.required and told and set(param.words) & MESSAGES:
+            out.args[param.name] = told
+            continue
         if c is None and not param.required and set(param.words) & {"reason", "cause"}:
             near = next((s.text for s in support if s.reason and len(s.text) < 120), None)
             if near:

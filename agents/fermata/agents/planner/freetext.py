@@ -33,7 +33,7 @@ _NAMED: Final = re.compile(
 )
 _REASONS: Final = frozenset({"reason", "cause", "why", "justification", "explanation"})
 _TITLES: Final = frozenset({"title", "subject", "name", "summary", "heading", "label"})
-_MESSAGES: Final = frozenset(
+MESSAGES: Final = frozenset(
     {
         "text",
         "message",
@@ -69,7 +69,7 @@ def free_text(param: Param, tool: Tool, words: Words, used: Iterable[tuple[int, 
         if found is not None or not param.required:
             return found
         return _leftover(param, tool, words, spans)
-    if named & _MESSAGES:
+    if named & MESSAGES:
         reminding = next(
             (
                 m

@@ -250,6 +250,8 @@ def read_intent(clause: Clause, verbs: frozenset[str] = frozenset()) -> Reading:
     needs = _NEEDS_DOING.search(core)
     if needs and _done_to(needs, verbs):
         return Reading(clause, Intent.NEED, text[at:], excluded)
+    if re.search(r"\b\w+(?:ed|en|set|put|shut|cut|run) (?:to \S+ )?(?:by (?:the|my|our|someone|[A-Z])|since\b)|\bsince (?:\d|noon|this|the|yesterday|last|monday|tuesday|wednesday|thursday|friday|saturday|sunday)", core):
+        return Reading(clause, Intent.REPORT, text, excluded)
     if _finite(core):
         return Reading(clause, Intent.STATEMENT, text, excluded)
     return Reading(clause, Intent.FRAGMENT, body, excluded)

@@ -44,6 +44,7 @@ CONTINUE: Final = re.compile(
     re.IGNORECASE,
 )
 _UNDO: Final = re.compile(r"\b(?:undo|reverse|revert|take back)\b(?: (?:it|that|this|the last \w+))?\s*$|\btake (?:it|that) back\b", re.IGNORECASE)
+_CONDITIONAL: Final = re.compile(r"\b(?:if|unless|in case|provided|as long as|as soon as|whenever|depending on|only when|except when|on condition)\b", re.IGNORECASE)
 _MAX_TAKEN_UP: Final = 3
 _SURE_VERB: Final = 0.4
 _CERTAIN: Final = 99.0
@@ -91,6 +92,9 @@ class Planner:
         own = frozenset(v.split()[0] for t in tools for v in tool_verbs(t.name, t.description)[0])
         self.verbs = (known_verbs() - {n.text.lower() for n in self.names}) | own
         self.vocabulary = vocabulary(tools, self.names)
+        self.kinds = frozenset(n for t in tools for p in t.params if p.identifies and p.kind != "enum" for n in p.nouns) | {
+            k for n in self.names for k in n.kind
+        }
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.results: list[Result] = []
         self.done: list[tuple[Step, Result]] = []
@@ -153,7 +157,7 @@ class Planner:
         return next((t for t in self.tools if t.name == name), None)
 
     def words(self, text: str) -> Words:
-        return Words(text, self.names, self.today, self.vocabulary)
+        return Words(text, self.names, self.today, self.vocabulary, kinds=self.kinds)
 
     def memory(self, planned: Sequence[tuple[str, dict[str, Any]]] = ()) -> Memory:
         """What references can mean, newest first: planned and made calls of this turn, then of earlier ones."""
@@ -293,10 +297,13 @@ class Planner:
                 else " ".join(x for x in (why, arithmetic, f"So: {tool.title} ({shown_args(args)}).") if x)
             )
             steps.append(Step(tool.name, args, said, not tool.reads))
+        if not item.also:
+            return steps
         for other in item.also:
-            for args in other.filling.calls():
-                steps.append(Step(other.tool.name, args, f"{why} So: {other.tool.title} ({shown_args(args)}).", True))
-        return steps
+            said = f"{why} So: {other.tool.title} ({shown_args(other.filling.args)})."
+            steps.append(Step(other.tool.name, other.filling.args, said, True))
+        places = [max(s for s, _ in e.filling.used) for e in (item, *item.also)]
+        return [s for _, s in sorted(zip(places, steps, strict=True), key=lambda p: p[0])]
 
     def take_up(self, step: Step, result: Result) -> Generator[list[Step], list[Result], bool | Decision]:
         """After a rejection: do what its reason asks for instead. True if something else was done for it."""
@@ -591,7 +598,7 @@ class Planner:
     def support(self, readings: list[Reading], i: int) -> list[Words]:
         """Statements around clause `i`, nearest first, and its own condition."""
         clause = readings[i].clause
-        out = [self.words(clause.condition)] if clause.condition else []
+        out = [replace(self.words(clause.condition), condition=True)] if clause.condition else []
         near = sorted(
             (j for j in range(len(readings)) if j != i),
             key=lambda j: (readings[j].clause.sentence != clause.sentence, abs(j - i), j > i),
@@ -781,6 +788,10 @@ class Planner:
             )
             if said and (not best.filling.complete or _NORMATIVE.search(reading.clause.text) or score > 0.66):
                 return Resolved(reading, answer=said)
+        pointing = re.match(r"^(?:\w+ ){1,2}(?:it|them|that|this)\b(?! \w+(?:s|ed)?\b.*\d)", reading.body, re.IGNORECASE)
+        if pointing and not best.tool.reads and not self.memory(planned).calls and not support and not self.memory().texts:
+            item.decision = Decision("ask", f"What do you mean by “{reading.body.strip()}”? Nothing was spoken of before.")
+            return item
         item.derive = self._change(best, self.words(body))
         item.also = self._also(best, ranked, reading)
         item.decision = self._doubt(best, ranked, reading, item.also, trusted=trusted) or self._check_filling(
@@ -811,14 +822,17 @@ class Planner:
         self, best: Evidence, ranked: list[Evidence], reading: Reading, also: Sequence[Evidence], *, trusted: bool
     ) -> Decision | None:
         """Why the best tool is not good enough: nothing fits, or two are close."""
-        floor = self.settings.read_floor if best.tool.reads or trusted else self.settings.action_floor
+        floor = self.settings.read_floor if best.tool.reads else self.settings.action_floor
+        floor = self.settings.step_floor if trusted else floor
         margin = self.settings.action_margin * (0.3 if trusted else 1.0)
         if not best.tool.reads and best.features["verb"] < _SURE_VERB:
             if best.filling.weak and not trusted and best.features["typed"] < _TWO_TYPED:
                 return Decision("ask", f"I am not sure what to do about “{reading.clause.text.strip()}”. " + cannot(self.tools) + " Which of these, if any?")
             if is_foreign(best, reading.body) and best.features["typed"] < _TWO_TYPED and not trusted:
                 return Decision("refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools))
-            floor += self.settings.verbless * (0.3 if trusted else 1.0)
+            floor += self.settings.verbless * (0.0 if trusted else 1.0)
+            if best.features["typed"] < _TWO_TYPED and not trusted:
+                floor, margin = floor + self.settings.lone, margin + self.settings.lone
             margin += self.settings.verbless * (0.1 if trusted else 0.3)
         elif not trusted and not best.tool.reads and best.features["nouns"] < self.settings.alien and best.features["typed"] < _TWO_TYPED:
             return Decision("refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools))
@@ -826,6 +840,8 @@ class Planner:
             floor -= self.settings.verbless / 2
         if best.score < floor or best.features["opposite"]:
             return Decision("refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools))
+        if not best.tool.reads and not trusted and not reading.clause.condition and _CONDITIONAL.search(reading.body):
+            return Decision("ask", f"On what condition exactly do you want “{reading.clause.text.strip()}”? I did not understand it, so I have done nothing.")
         if best.tool.reads:
             if reading.intent is Intent.REQUEST and is_foreign(best, reading.body):
                 return Decision("refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools))

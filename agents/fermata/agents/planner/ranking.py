@@ -123,11 +123,12 @@ def rank(
     out = []
     for tool, a, b, c in zip(tools, near, title, wide, strict=True):
         filling = fill(tool, clause, support, memory, meaning, excluded)
+        shared = _verbs(tool, groups, verb)
         features = {
             "meaning": 0.75 * a + 0.25 * b,
             "context": c,
-            **_verbs(tool, groups, verb),
-            "nouns": _noun_share(tool, clause, weights, filling, meaning),
+            **shared,
+            "nouns": _noun_share(tool, clause, weights, filling, meaning, verb if shared["verb"] >= 0.5 else ""),
             "coverage": _coverage(tool, clause),
             "fill": filling.share - (0.25 if any(x for x in filling.problems) else 0.0),
             "missing": float(min(3, len(filling.missing))),
@@ -355,15 +356,17 @@ def tool_words(tool: Tool) -> tuple[str, ...]:
     return tuple(dict.fromkeys(out))
 
 
-def _noun_share(tool: Tool, clause: Words, weights: dict[str, float], filling: Filling, meaning: Meaning) -> float:
+def _noun_share(tool: Tool, clause: Words, weights: dict[str, float], filling: Filling, meaning: Meaning, known: str) -> float:
     """Share of the clause's weighty words that the tool speaks of, by root or by meaning.
 
-    Words that became arguments count as spoken of, free text does not count at all.
+    Words that became arguments count as spoken of; free text and a verb that is known to fit do not count at all.
     """
     have, total, hit = tool_words(tool), 0.0, 0.0
     unknown = max(weights.values(), default=1.0)
     for token in clause.tokens:
         lemmas = content_lemmas(token.low.removesuffix("'s"))
+        if lemmas and lemmas[0] == known:
+            continue
         if not lemmas or any(a <= token.start < b for a, b in filling.loose):
             continue
         base = lemmas[0]

@@ -34,6 +34,8 @@ class Settings:
     action_floor: float = 3.7
     verbless: float = 0.8
     read_margin: float = 0.0
+    lone: float = 0.7
+    step_floor: float = 2.2
     alien: float = 0.42
     clear_margin: float = 1.5
     action_margin: float = 0.45

@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 from langchain_core.tools import BaseTool
 from langchain_core.utils.function_calling import convert_to_openai_tool
 
+from fermata.agents.planner.quantities import find_quantities
 from fermata.agents.planner.text import content_lemmas, lemma, split_name, tokenize
 from fermata.agents.planner.units import Unit, unit_in_words, unit_named
 
@@ -109,10 +110,11 @@ class Param:
         last = self.words[-1] if self.words else ""
         if len(self.words) > 1 and last in _UNIT_SUFFIX:
             return unit_named(_UNIT_SUFFIX[last])
-        if "per" in self.words and len(self.words) > 2:
-            found = unit_named(" ".join(self.words[self.words.index("per") - 1 :]))
-            if found:
-                return found
+        if "per" in self.words[1:-1]:
+            at = self.words.index("per")
+            rate = find_quantities(f"1 {self.words[at - 1]} per {self.words[at + 1]}")
+            if rate and rate[0].unit is not None:
+                return rate[0].unit
         for word in reversed(self.words):
             unit = unit_named(word)
             if unit is not None and len(word) > 2:
