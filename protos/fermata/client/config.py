@@ -62,7 +62,7 @@ class Connection:
             r"(\[[^\]]+\]|[^:/\s]+):\d{1,5}", self.target
         ):
             raise LocalError(
-                f"{self.target!r} from {self.source} is no address. Write HOST:PORT, such as 127.0.0.1:7480.",
+                f"{self.target!r} from {self.source} is no address. Write HOST:PORT, such as 127.0.0.1:7433.",
                 reason="ADDRESS_MALFORMED",
                 metadata={"address": self.target},
             )

@@ -135,7 +135,7 @@ def latches(
             table.add_row(
                 Text(short_name(latch.name)),
                 Text(
-                    kind if entry.state == "released" else entry.state,
+                    f"{kind}, released" if entry.state == "released" else entry.state,
                     style="dim" if entry.state == "released" else "",
                 ),
                 Text(entry.target),

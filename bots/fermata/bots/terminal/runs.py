@@ -213,6 +213,10 @@ def _take(opened: Session, printer: Printer, item: run_pb2.WatchRunsResponse) ->
 def _finish(opened: Session, ended: run_pb2.Run) -> None:
     """Say how it ended, and leave with the exit code that says so."""
     if ended.state == run_pb2.RUN_STATE_SUCCEEDED:
+        if not ended.answer and ended.HasField("output") and not opened.output.as_json:
+            # A graph that does not talk: what it gives is its result.
+            for name, value in from_struct(ended.output).items():
+                opened.output.console.print(Text(f"  {one_line(name, 60)}: {shown(value)}"))
         return
     if ended.state in TERMINAL_STATES:
         raise typer.Exit(exits.FAILED)
