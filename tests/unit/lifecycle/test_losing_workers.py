@@ -187,3 +187,70 @@ def test_a_leases_worker_knows_what_it_does_not_hold_any_more(world: Any) -> Non
     believed = [world.lease(run, 1)]
     granted = world.tx(lambda tx: leases.leases_of(tx, "w1"))
     assert leases.lost(believed, granted) == believed
+
+
+def _in_doubt(world: Any) -> str:
+    run = _working(world)
+    world.lose(dead=True)
+    _again(world, run)
+    return run
+
+
+def test_a_call_with_other_arguments_waits_for_the_doubt_about_the_one_before_it(world: Any) -> None:
+    run = _in_doubt(world)
+    answer = world.gate(run, step="s2", args={"other": 1}, worker="w2")
+    assert answer.verdict == ASK
+    [approval] = world.pending(run)
+    assert world.approval(approval).step == "s1"
+    world.decide(approval, "IT_HAPPENED")
+    assert world.gate(run, step="s2", args={"other": 1}, worker="w2").verdict == PROCEED
+
+
+def test_a_doubt_that_another_call_waits_for_wakes_the_run_once(world: Any) -> None:
+    run = _in_doubt(world)
+    park = worker_pb2.Park(asking_steps=["s2"])
+    world.gate(run, step="s2", worker="w2")
+    world.decide(world.pending(run)[0], "GIVE_UP")
+    assert world.host(run, worker="w2", park=park).HasField("resume")
+    world.policy("version: 1\nrules: []\n")
+    assert world.gate(run, step="s2", worker="w2").verdict == ASK
+    assert not world.host(run, worker="w2", park=park).HasField("resume")
+    assert world.state(run) == "AWAITING"
+
+
+def test_what_may_be_repeated_and_other_tools_do_not_wait_for_a_doubt(world: Any) -> None:
+    run = _in_doubt(world)
+    assert world.gate(run, step="s2", effect="READ", worker="w2").verdict == PROCEED
+    assert world.gate(run, tool="other", step="s3", worker="w2").verdict == PROCEED
+
+
+@pytest.mark.parametrize("error", [False, True])
+def test_a_run_does_not_end_with_a_doubt_that_nobody_was_asked_about(world: Any, error: bool) -> None:
+    run = _in_doubt(world)
+    finish = worker_pb2.Finish(answer="done")
+    if error:
+        finish.error.reason = "GRAPH_RAISED"
+    world.host(run, worker="w2", finish=finish)
+    [approval] = world.pending(run)
+    assert world.approval(approval).step == "s1"
+    with pytest.raises(DomainError) as refused:
+        world.decide(approval, "DO_AGAIN")
+    assert refused.value.reason == "DECISION_NOT_ALLOWED"
+    world.decide(approval, "IT_HAPPENED")
+    assert world.pending(run) == []
+
+
+def test_doing_it_again_is_refused_where_policy_has_come_to_refuse_it(world: Any) -> None:
+    run = _in_doubt(world)
+    world.gate(run, worker="w2")
+    world.decide(world.pending(run)[0], "DO_AGAIN")
+    world.policy("version: 1\nrules:\n  - {id: never, decide: DENY}\n")
+    assert world.gate(run, worker="w2").verdict == REFUSE
+
+
+def test_a_persons_word_does_not_replace_what_the_host_has_told_in_the_meantime(world: Any) -> None:
+    run = _in_doubt(world)
+    world.gate(run, worker="w2")
+    world.closed(run, "n", worker="w1", epoch=1)
+    world.decide(world.pending(run)[0], "GIVE_UP")
+    assert world.gate(run, worker="w2").verdict == RECORDED

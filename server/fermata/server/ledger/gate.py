@@ -1,9 +1,9 @@
 """The gate: the one transaction in which a tool call may start.
 
-It asks, in this order: does a latch cover the call, has it run already, is an earlier start in doubt, what did people decide, what
-does policy say? Each question has a function of its own below, which answers or passes on (None). The caller has checked the lease.
-Setting a latch is a transaction of the same writer, so a gate either sees a latch or is on the list of effects that the latch found
-open; there is no third case.
+It asks, in this order: does a latch cover the call, has it run already, is an earlier start of it, or of its tool, in doubt, what did
+people decide, what does policy say? Each question has a function of its own below, which answers or passes on (None). The caller has
+checked the lease. Setting a latch is a transaction of the same writer, so a gate either sees a latch or is on the list of effects that
+the latch found open; there is no third case.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from fermata.server.approvals import records as approvals
 from fermata.server.latches import records as latch_records
 from fermata.server.latches.coverage import Subject, strictest
 from fermata.server.ledger import steps
+from fermata.server.ledger.recovery import REPEATABLE, ask_recovery, doubts, question_about
 from fermata.server.names import Name
 from fermata.server.policy.book import PolicyBook
 from fermata.server.policy.evaluate import evaluate_all
@@ -29,7 +30,7 @@ from fermata.server.runs.record import RunRecord
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
 from fermata.server.values import plain
-from fermata.v1 import approval_pb2, run_pb2, worker_pb2
+from fermata.v1 import run_pb2, worker_pb2
 
 PROCEED = worker_pb2.GATE_VERDICT_PROCEED
 ASK = worker_pb2.GATE_VERDICT_ASK
@@ -38,7 +39,6 @@ STOP = worker_pb2.GATE_VERDICT_STOP
 RECORDED = worker_pb2.GATE_VERDICT_RECORDED
 
 _CLOSED = (steps.FINISHED, steps.FAILED, steps.CONFIRMED)
-_REPEATABLE = (run_pb2.EFFECT_CLASS_READ, run_pb2.EFFECT_CLASS_IDEMPOTENT)
 
 _KNOWN_ANSWER = select(schema.gates.c.answer).where(
     and_(
@@ -96,7 +96,8 @@ class GateKeeper:
         answer = (
             _stopped_by_latch(transaction, asked)
             or _already_run(transaction, asked)
-            or _in_doubt(transaction, asked)
+            or self._in_doubt(transaction, asked)
+            or _another_in_doubt(transaction, asked)
             or self._decided(transaction, asked)
         )
         transaction.execute(
@@ -109,6 +110,22 @@ class GateKeeper:
             },
         )
         return answer
+
+    def _in_doubt(self, transaction: Transaction, asked: Asked) -> worker_pb2.GateAnswer | None:
+        """A start without an end: what may be repeated goes on; about all else a person is asked."""
+        row = asked.earlier
+        if row is None or row.outcome not in (steps.OPEN, steps.KILLED) or asked.effect in REPEATABLE:
+            return None
+        question = question_about(transaction, asked.run, asked.gate.step)
+        if question is None:
+            return _ask(asked, ask_recovery(transaction, asked.run, row, asked.gate))
+        if question.state == approvals.PENDING:
+            return _ask(asked, question.id)
+        verdict = self._judge(transaction, asked, json.loads(row.args))
+        if verdict.outcome is Outcome.DENY:
+            # To do it again is a start like any other.
+            return _refuse(asked, verdict.rule_id, verdict.code, f"Refused by policy: {verdict.reason}")
+        return _proceed(transaction, asked, row.args, None, question)
 
     def _decided(self, transaction: Transaction, asked: Asked) -> worker_pb2.GateAnswer:
         """What people said, under what policy says now: of the two, the stricter holds."""
@@ -263,62 +280,19 @@ def _already_run(transaction: Transaction, asked: Asked) -> worker_pb2.GateAnswe
     return None
 
 
-def _in_doubt(transaction: Transaction, asked: Asked) -> worker_pb2.GateAnswer | None:
-    """A start without an end: what may be repeated goes on; about all else a person is asked."""
-    row = asked.earlier
-    if row is None or row.outcome not in (steps.OPEN, steps.KILLED) or asked.effect in _REPEATABLE:
+def _another_in_doubt(transaction: Transaction, asked: Asked) -> worker_pb2.GateAnswer | None:
+    """Before the first start of a call that can't be repeated: it may be one that is in doubt, with other arguments this time."""
+    if asked.earlier is not None or asked.effect in REPEATABLE or asked.run.epoch <= 1:
         return None
-    for approval in approvals.of_run(transaction, asked.run.tenant, asked.run.id):
-        if approval.kind == approvals.RECOVERY and approval.step == asked.gate.step:
-            if approval.state == approvals.PENDING:
-                return _ask(asked, approval.id)
-            if approval.decision == approval_pb2.DECISION_DO_AGAIN and not approval.used_by:
-                return _proceed(transaction, asked, row.args, None, approval)
-    return _ask(asked, ask_recovery(transaction, asked.run, row, asked.gate))
-
-
-def ask_recovery(
-    transaction: Transaction, run: RunRecord, row: Any, gate: worker_pb2.Gate | None = None
-) -> str:
-    """Ask a person what became of a start without an end; return the approval's id."""
-    worker_dead = transaction.execute(
-        select(schema.workers.c.state).where(schema.workers.c.id == row.worker)
-    ).scalar()
-    allowed = [approval_pb2.DECISION_IT_HAPPENED, approval_pb2.DECISION_GIVE_UP]
-    if worker_dead == worker_pb2.WORKER_STATE_DEAD or row.outcome == steps.KILLED:
-        allowed.insert(1, approval_pb2.DECISION_DO_AGAIN)
-    return approvals.ask(
-        transaction,
-        run,
-        approvals.Question(
-            kind=approvals.RECOVERY,
-            roles=ApprovalRequirement().roles,
-            valid_for_seconds=RECOVERY_VALID_SECONDS,
-            allowed=tuple(allowed),
-            tool=row.tool,
-            tool_description=gate.tool_description if gate else "",
-            args=row.args,
-            digest=row.digest,
-            call_digest=row.call_digest,
-            effect=row.effect,
-            rule="recovery",
-            rule_reason="The call was started, and its process ended before the outcome was known.",
-            question=json.dumps(
-                {
-                    "started": row.started,
-                    "worker": row.worker,
-                    "attempt": row.attempt,
-                    "epoch": row.epoch,
-                    "host_confirmed_dead": approval_pb2.DECISION_DO_AGAIN in allowed,
-                }
-            ),
-            step=row.key,
-        ),
-    )
-
-
-RECOVERY_VALID_SECONDS = 10 * 365 * 24 * 3600.0
-"""A RECOVERY does not expire: what happened does not become known by waiting."""
+    for row in doubts(transaction, asked.run):
+        if row.tool != asked.gate.tool:
+            continue
+        question = question_about(transaction, asked.run, row.key)
+        if question is None:
+            return _ask(asked, ask_recovery(transaction, asked.run, row, asked.gate))
+        if question.state == approvals.PENDING:
+            return _ask(asked, question.id)
+    return None
 
 
 def _decision_of_person(transaction: Transaction, asked: Asked) -> Any | None:

@@ -49,6 +49,15 @@ def open_steps(connection: Any, tenant: str, run: str) -> list[Any]:
     return list(connection.execute(query.order_by(table.n)).fetchall())
 
 
+def unfinished(connection: Any, tenant: str, run: str) -> list[Any]:
+    """The run's steps that have passed their gate and of which nobody knows how they ended."""
+    table = schema.steps.c
+    query = select(schema.steps).where(
+        and_(table.tenant == tenant, table.run == run, table.outcome.in_((OPEN, KILLED)))
+    )
+    return list(connection.execute(query.order_by(table.n)).fetchall())
+
+
 def open_of_worker(connection: Any, worker: str) -> list[Any]:
     """Steps of any run that have passed their gate for this worker and are not closed."""
     table = schema.steps.c

@@ -11,8 +11,16 @@ from fermata.server.errors import precondition
 from fermata.server.latches import records as latch_records
 from fermata.server.ledger import models, steps
 from fermata.server.ledger.gate import GateKeeper
+from fermata.server.ledger.recovery import ask_about_doubts
 from fermata.server.lifecycle.ending import end
-from fermata.server.lifecycle.resumption import TAKEN, build_resume, has_news, is_covered, mark_taken
+from fermata.server.lifecycle.resumption import (
+    TAKEN,
+    build_resume,
+    has_news,
+    is_covered,
+    mark_taken,
+    note_news,
+)
 from fermata.server.names import parse
 from fermata.server.policy.rules import ApprovalRequirement
 from fermata.server.runs.record import RunRecord, open_run
@@ -115,6 +123,7 @@ def _park(
         return None
     if run.state == AWAITING:
         run.move(Move.RESUME)
+    note_news(transaction, run)
     run.emit(run_pb2.EVENT_TYPE_RESUMED, reason="decided meanwhile" if waits else "released meanwhile")
     return build_resume(transaction, run)
 
@@ -167,6 +176,7 @@ def _finish(transaction: Transaction, run: RunRecord, finish: worker_pb2.Finish)
         run.answer = finish.answer
         end(transaction, run, Move.SETTLE, run_pb2.EVENT_TYPE_HALTED, killed=False)
         return
+    ask_about_doubts(transaction, run)
     if finish.HasField("error"):
         run.error = json_format.MessageToJson(finish.error, indent=None)
         end(

@@ -260,9 +260,11 @@ def _quorum(transaction: Transaction, row: Any, decided: Decided) -> bool:
 
 
 def _recover(transaction: Transaction, row: Any, run: RunRecord, decided: Decided) -> None:
-    """Write what a person knows about an effect into the ledger."""
+    """Write what a person knows about an effect into the ledger, unless its host has told how it ended in the meantime."""
     step = steps.find(transaction, row.tenant, row.run, row.step)
-    if step is None or decided.decision == approval_pb2.DECISION_DO_AGAIN:
+    if step is None or step.outcome not in (steps.OPEN, steps.KILLED):
+        return
+    if decided.decision == approval_pb2.DECISION_DO_AGAIN:
         return
     if decided.decision == approval_pb2.DECISION_IT_HAPPENED:
         result = worker_pb2.Blob(type="json", data=(decided.value or "null").encode())

@@ -13,6 +13,7 @@ from fermata.server.agents.revisions import Revisions
 from fermata.server.latches import records as latch_records
 from fermata.server.latches.coverage import ActiveLatch, Subject, strictest
 from fermata.server.ledger import steps
+from fermata.server.ledger.recovery import ask_about_doubts
 from fermata.server.lifecycle.ending import end
 from fermata.server.lifecycle.resumption import build_resume
 from fermata.server.names import Name
@@ -182,6 +183,7 @@ def lose_host(transaction: Transaction, tenant: str, run: str, reason: str, stde
                 "detail": stderr,
             }
         )
+        ask_about_doubts(transaction, record)
         end(
             transaction,
             record,

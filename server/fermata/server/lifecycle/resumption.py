@@ -20,7 +20,8 @@ from fermata.server.store.database import Transaction
 from fermata.v1 import approval_pb2, run_pb2, worker_pb2
 
 UNSENT, SENT, TAKEN = 0, 1, 2
-"""How far the answer to an interrupt has come. What was sent and not taken is sent again to the next host."""
+"""How far an answer has come. What was sent to an interrupt and not taken is sent again to the next host; what was said about an
+effect in doubt wakes its run once, since the call that waited for it may have been another one."""
 
 _MIDDLEWARE_DECISION = {
     approval_pb2.DECISION_APPROVE: "approve",
@@ -37,6 +38,7 @@ def resume_if_possible(transaction: Transaction, run: RunRecord, reason: str) ->
     if run.state != AWAITING or is_covered(transaction, run) or not has_news(transaction, run):
         return
     run.move(Move.RESUME)
+    note_news(transaction, run)
     run.emit(run_pb2.EVENT_TYPE_RESUMED, reason=reason)
     go_on(transaction, run)
 
@@ -95,9 +97,22 @@ def has_news(transaction: Transaction, run: RunRecord, asking: Collection[str] |
     latest = {row.step: row for row in gated if asking is None or row.step in asking}
     if any(row.state != approvals.PENDING and not row.used_by for row in latest.values()):
         return True
+    if any(_is_news_of_doubt(row) for row in gated):
+        return True
     return any(
         _all_decided(rows) and rows[0].delivered == UNSENT for rows in _interrupts(transaction, run).values()
     )
+
+
+def note_news(transaction: Transaction, run: RunRecord) -> None:
+    """Remember that the run goes on with what was said about effects in doubt."""
+    told = [row.id for row in approvals.of_run(transaction, run.tenant, run.id) if _is_news_of_doubt(row)]
+    if told:
+        _mark(transaction, told, run, TAKEN)
+
+
+def _is_news_of_doubt(row: Any) -> bool:
+    return bool(row.kind == approvals.RECOVERY and row.state != approvals.PENDING and row.delivered == UNSENT)
 
 
 def _all_decided(rows: list[Any]) -> bool:
