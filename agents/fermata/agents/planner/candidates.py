@@ -43,9 +43,7 @@ from fermata.agents.planner.words import (
 _LEADING: Final = frozenset(p for members in VERB_GROUPS.values() for p in members)
 #: Words for a person; names of people fill parameters that are called so.
 PEOPLE: Final = frozenset(
-    "person people recipient user assignee employee attendee sender contact owner member colleague customer guest patient driver technician"
-    " operator manager lead to who staff crew team doctor nurse teacher student client author reviewer approver participant invitee addressee receiver"
-    " teammate whom tenant caller worker engineer".split()
+    ["person", "people", "recipient", "user", "assignee", "employee", "attendee", "sender", "contact", "owner", "member", "colleague", "customer", "guest", "patient", "driver", "technician", "operator", "manager", "lead", "to", "who", "staff", "crew", "team", "doctor", "nurse", "teacher", "student", "client", "author", "reviewer", "approver", "participant", "invitee", "addressee", "receiver", "teammate", "whom", "tenant", "caller", "worker", "engineer"]
 )
 _FROM: Final = frozenset(
     {"from", "source", "origin", "start", "old", "begin", "since", "sender", "departure", "after", "current"}
@@ -161,9 +159,7 @@ def _directed(c: Candidate, param: Param, words: Words) -> Candidate:
     said_from = bool(near) and near[0] in ("from", "of", "out", "off", "leaving", "between", "since", "at")
     said_to = bool(near) and near[0] in ("to", "into", "onto", "until", "till", "towards", "for", "by")
     shift = 0.0
-    if source and near and near[0] in ("from", "out", "off", "leaving", "since"):
-        shift = 0.3
-    elif source and near and near[0] == "of" and before[-2:-1] == ["out"]:
+    if (source and near and near[0] in ("from", "out", "off", "leaving", "since")) or (source and near and near[0] == "of" and before[-2:-1] == ["out"]):
         shift = 0.3
     elif source and (said_to or (behind and behind[0] in ("until",))):
         shift = -0.5
@@ -214,7 +210,9 @@ def _which(param: Param, words: Words) -> list[Candidate]:
             j = i + 1
             while j < len(tokens) and tokens[j].low in ("number", "no", "nr", "#", "numbers", "is", "id"):
                 j += 1
-            between = j < len(tokens) and not read_number(tokens, j) and lemma(tokens[j].low) in words.vocabulary
+            between = (
+                j < len(tokens) and not read_number(tokens, j) and lemma(tokens[j].low) in words.vocabulary
+            )
             if between and j + 1 < len(tokens) and tokens[j + 1].text.isdigit():
                 j += 1
             first = True
@@ -287,7 +285,10 @@ def _amounts(param: Param, words: Words, others: Sequence[Param]) -> list[Candid
 
 def _amount(param: Param, q: Quantity, words: Words, others: Sequence[Param]) -> Candidate | None:
     unit, value = param.unit, q.value
-    bare_share = q.unit is None and ((unit is not None and unit.dimension == "ratio") or (unit is None and param.schema.get("maximum") == 100))
+    bare_share = q.unit is None and (
+        (unit is not None and unit.dimension == "ratio")
+        or (unit is None and param.schema.get("maximum") == 100)
+    )
     score = 0.35 if bare_share else 0.5
     if (
         q.unit is not None
@@ -421,7 +422,11 @@ def _synonymous(values: Sequence[Any], words: Words) -> list[Candidate]:
                 continue
             phrase = " ".join(t.low for t in window)
             heads = heads_of(phrase) | (heads_of(lemma(phrase)) if width == 1 else frozenset())
-            hits = [v for v in values if heads & {" ".join(split_name(str(v))), *(lemma(w) for w in split_name(str(v)))}]
+            hits = [
+                v
+                for v in values
+                if heads & {" ".join(split_name(str(v))), *(lemma(w) for w in split_name(str(v)))}
+            ]
             if len(hits) == 1:
                 out.append(Candidate(hits[0], window[0].start, window[-1].end, 0.78))
                 i += width - 1
@@ -521,7 +526,11 @@ def _similar(param: Param, values: Sequence[Any], words: Words, meaning: Meaning
     """Options whose meaning a word or two of the text come close to. Names of single things have no such meaning."""
     values = [v for v in values if isinstance(v, str) and len(v) > 1 and not is_identifier(v)]
     resource = any(fold(str(v)) == fold(n.text) for v in values for n in words.names)
-    floor = DEFAULT.option_floor if param.required or set(param.words) & {"reason", "cause"} else DEFAULT.optional_option_floor
+    floor = (
+        DEFAULT.option_floor
+        if param.required or set(param.words) & {"reason", "cause"}
+        else DEFAULT.optional_option_floor
+    )
     floor = max(floor, DEFAULT.resource_floor) if resource else floor
     own = {lemma(w) for v in values for w in split_name(v)}
     tokens = [
@@ -546,7 +555,9 @@ def _similar(param: Param, values: Sequence[Any], words: Words, meaning: Meaning
     n = len(values)
     out = []
     for (start, end), row in zip(spans, sims, strict=True):
-        scores = [max(float(row[j]), float(row[n + j]) - 0.08, float(row[2 * n + j]) - 0.03) for j in range(n)]
+        scores = [
+            max(float(row[j]), float(row[n + j]) - 0.08, float(row[2 * n + j]) - 0.03) for j in range(n)
+        ]
         ranked = sorted(range(n), key=lambda j: -scores[j])
         best = scores[ranked[0]]
         margin = best - (scores[ranked[1]] if n > 1 else 0.0)
@@ -615,7 +626,16 @@ def _switched(words: Words) -> Candidate | None:
             return Candidate(token.low == "on", token.start, token.end, 0.95)
     first = lemma(tokens[0].low) if tokens else ""
     for group, value in (("enable", True), ("start", True), ("disable", False), ("stop", False)):
-        if first in VERB_GROUPS[group] and first not in ("turn", "put", "switch", "run", "wake", "cut", "finish", "end"):
+        if first in VERB_GROUPS[group] and first not in (
+            "turn",
+            "put",
+            "switch",
+            "run",
+            "wake",
+            "cut",
+            "finish",
+            "end",
+        ):
             return Candidate(value, tokens[0].start, tokens[0].end, 0.85)
     return None
 
@@ -633,7 +653,12 @@ def _names(param: Param, words: Words) -> list[Candidate]:
             out.append(_shaped(name.text, param, start, end, 1.0))
         elif name.is_a(nouns):
             out.append(_shaped(name.text, param, start, end, 0.9))
-        elif people and name.text[:1].isupper() and not is_identifier(name.text) and (set(name.kind) & PEOPLE or not set(name.kind) & words.vocabulary):
+        elif (
+            people
+            and name.text[:1].isupper()
+            and not is_identifier(name.text)
+            and (set(name.kind) & PEOPLE or not set(name.kind) & words.vocabulary)
+        ):
             out.append(Candidate(name.text, start, end, 0.85))
     if people and not out:
         out.extend(_by_role(words))
@@ -671,7 +696,15 @@ def _by_role(words: Words) -> list[Candidate]:
     if len({n.text for n in chosen}) != 1:
         return []
     at = tokens[bases.index(chosen[0].kind[0])], tokens[bases.index(chosen[0].kind[-1])]
-    end = max((t.end for t, b in zip(tokens, bases, strict=True) for note in chosen[0].notes if b in note.lower().split() and t.start > at[0].start), default=at[1].end)
+    end = max(
+        (
+            t.end
+            for t, b in zip(tokens, bases, strict=True)
+            for note in chosen[0].notes
+            if b in note.lower().split() and t.start > at[0].start
+        ),
+        default=at[1].end,
+    )
     return [Candidate(chosen[0].text, at[0].start, max(end, at[1].end), 0.85)]
 
 
@@ -790,8 +823,19 @@ def _beside(param: Param, words: Words, nouns: Iterable[str], people: bool) -> l
             j += 1
         if run:
             out.append(Candidate(words.text[run[0].start : run[-1].end], run[0].start, run[-1].end, 0.9))
-        elif j < len(tokens) and not words.text[tokens[j - 1].end : tokens[j].start].strip() and (
-            _namelike(tokens[j], loose=j > i + 1) or (j == i + 1 and j + 1 == len(tokens) and tokens[j].low not in STOPWORDS and tokens[j].text.isalpha() and not find_times(tokens[j].text, words.today))
+        elif (
+            j < len(tokens)
+            and not words.text[tokens[j - 1].end : tokens[j].start].strip()
+            and (
+                _namelike(tokens[j], loose=j > i + 1)
+                or (
+                    j == i + 1
+                    and j + 1 == len(tokens)
+                    and tokens[j].low not in STOPWORDS
+                    and tokens[j].text.isalpha()
+                    and not find_times(tokens[j].text, words.today)
+                )
+            )
         ):
             out.append(Candidate(tokens[j].text, tokens[j].start, tokens[j].end, 0.85 if j > i + 1 else 0.7))
         k = i - 1
@@ -805,7 +849,14 @@ def _beside(param: Param, words: Words, nouns: Iterable[str], people: bool) -> l
         if k < i - 1 and not run:
             start, end = tokens[k + 1].start, tokens[i - 1].end
             if k >= 0 or lemma(tokens[0].low) not in known_verbs():
-                out.append(Candidate(words.text[start:end], start, end, 0.75 if not words.text[start:end].isalpha() or words.text[start].isupper() else 0.55))
+                out.append(
+                    Candidate(
+                        words.text[start:end],
+                        start,
+                        end,
+                        0.75 if not words.text[start:end].isalpha() or words.text[start].isupper() else 0.55,
+                    )
+                )
             elif k + 2 < i:
                 out.append(Candidate(words.text[tokens[k + 2].start : end], tokens[k + 2].start, end, 0.75))
     if not out and not people:
@@ -819,7 +870,12 @@ def _beside(param: Param, words: Words, nouns: Iterable[str], people: bool) -> l
     if not out and not people and len(tokens) > 1 and lemma(tokens[0].low) in known_verbs():
         bare = tokens[1]
         ordinary = not _namelike(bare, loose=True) and bare.low != "main"
-        if bare.text.isalpha() and not ordinary and lemma(bare.low) == bare.low and bare.low not in words.vocabulary | words.kinds:
+        if (
+            bare.text.isalpha()
+            and not ordinary
+            and lemma(bare.low) == bare.low
+            and bare.low not in words.vocabulary | words.kinds
+        ):
             if not find_times(bare.text, words.today):
                 out.append(Candidate(bare.text, bare.start, bare.end, 0.55))
     if not out:

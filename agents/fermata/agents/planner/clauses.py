@@ -17,16 +17,13 @@ from fermata.agents.planner.text import Token, known_verbs, lemma, mask_quotes, 
 from fermata.agents.planner.words import DETERMINERS
 
 _ADVERBS: Final = frozenset(
-    "please also then now just first second third secondly thirdly finally next lastly afterwards later again kindly quickly simply"
-    " immediately instead maybe so ok okay either to".split()
+    ["please", "also", "then", "now", "just", "first", "second", "third", "secondly", "thirdly", "finally", "next", "lastly", "afterwards", "later", "again", "kindly", "quickly", "simply", "immediately", "instead", "maybe", "so", "ok", "okay", "either", "to"]
 )
 _SUBJECTS: Final = frozenset(
-    "i we you he she they it it's i'm we're you're they're there there's that's this that i've we've i'd we'd i'll we'll he's she's nobody"
-    " someone somebody everyone nothing".split()
+    ["i", "we", "you", "he", "she", "they", "it", "it's", "i'm", "we're", "you're", "they're", "there", "there's", "that's", "this", "that", "i've", "we've", "i'd", "we'd", "i'll", "we'll", "he's", "she's", "nobody", "someone", "somebody", "everyone", "nothing"]
 )
 _FINITE: Final = frozenset(
-    "is are was were has have had isn't aren't wasn't weren't hasn't haven't does doesn't do don't did didn't will won't would can can't could should must"
-    " needs seems looks keeps shows says goes broke failed jammed stopped".split()
+    ["is", "are", "was", "were", "has", "have", "had", "isn't", "aren't", "wasn't", "weren't", "hasn't", "haven't", "does", "doesn't", "do", "don't", "did", "didn't", "will", "won't", "would", "can", "can't", "could", "should", "must", "needs", "seems", "looks", "keeps", "shows", "says", "goes", "broke", "failed", "jammed", "stopped"]
 )
 _CONDITION_WORDS: Final = (
     r"if|unless|provided(?: that)?|in case|once|as soon as|when|whenever|as long as|only if|assuming"
@@ -49,10 +46,19 @@ _SEQUENCE: Final = re.compile(
     r"(?:\s*,)?\s+(?:and\s+)?(?P<link>then|after that|afterwards|after which|and finally|finally|followed by|and after that|and afterwards)\s*,?\s+(?=\S+\s+\S+|\S+$)",
     re.IGNORECASE,
 )
-_STATE_FRAGMENT: Final = re.compile(r"^(?:and )?(?:all |the |both |every )*[a-z]+(?: [a-z]+)? (?:on|off|out|up|down|open|shut|closed)(?: please)?\W*$", re.IGNORECASE)
+_STATE_FRAGMENT: Final = re.compile(
+    r"^(?:and )?(?:all |the |both |every )*[a-z]+(?: [a-z]+)? (?:on|off|out|up|down|open|shut|closed)(?: please)?\W*$",
+    re.IGNORECASE,
+)
 _OTHERWISE: Final = re.compile(r"^(?:otherwise|else|if not|or else)\b[\s,:]*(?=\S)", re.IGNORECASE)
-_TAG: Final = re.compile(r"^(?:please |and )?(?:will|would|can|could|won't) you(?: please)?$|^(?:ok|okay|right|all right|alright|yes|please|thanks)$", re.IGNORECASE)
-_ASKS: Final = re.compile(r"^(?:what|how|which|who|when|where|why|is|are|does|do|did|has|have|can|could|should|would|will|may|any)\b", re.IGNORECASE)
+_TAG: Final = re.compile(
+    r"^(?:please |and )?(?:will|would|can|could|won't) you(?: please)?$|^(?:ok|okay|right|all right|alright|yes|please|thanks)$",
+    re.IGNORECASE,
+)
+_ASKS: Final = re.compile(
+    r"^(?:what|how|which|who|when|where|why|is|are|does|do|did|has|have|can|could|should|would|will|may|any)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +94,26 @@ def corrected(message: str) -> str:
         return message
     head, new = message[: m.start()], m["new"]
     tokens = [t for t in tokenize(head) if t.is_word]
-    first = next((t for t in tokenize(new) if t.is_word and t.low not in ("to", "at", "on", "in", "for", "the")), None)
+    first = next(
+        (t for t in tokenize(new) if t.is_word and t.low not in ("to", "at", "on", "in", "for", "the")), None
+    )
     if first is None:
         return message
     figure = bool(re.match(r"[\d]", first.text))
     said = find_quantities(head)
     if said and find_quantities(new) and (figure or not said[-1].digits):
-        return head[: said[-1].start] + new[first.start :] + ("" if find_quantities(new)[0].unit else head[said[-1].end :])
+        return (
+            head[: said[-1].start]
+            + new[first.start :]
+            + ("" if find_quantities(new)[0].unit else head[said[-1].end :])
+        )
     for token in reversed(tokens):
-        alike = bool(re.match(r"\d", token.text)) if figure else bool(re.search(r"\d", first.text)) == bool(re.search(r"\d", token.text)) and first.text[:1].isupper() == token.text[:1].isupper()
+        alike = (
+            bool(re.match(r"\d", token.text))
+            if figure
+            else bool(re.search(r"\d", first.text)) == bool(re.search(r"\d", token.text))
+            and first.text[:1].isupper() == token.text[:1].isupper()
+        )
         if alike and token.low not in known_verbs():
             tail = head[token.end :] if figure else ""
             return head[: token.start] + new[first.start :] + tail
@@ -122,7 +139,13 @@ def split_clauses(message: str, verbs: frozenset[str] = frozenset()) -> tuple[Cl
             if otherwise and out and not clause.condition and out[-1].condition:
                 word = "if" if out[-1].condition_word == "unless" else "unless"
                 start_at = clause.start + otherwise.end()
-                clause = replace(clause, text=message[start_at : clause.end], start=start_at, condition=out[-1].condition, condition_word=word)
+                clause = replace(
+                    clause,
+                    text=message[start_at : clause.end],
+                    start=start_at,
+                    condition=out[-1].condition,
+                    condition_word=word,
+                )
             if (
                 out
                 and clause.condition
@@ -139,8 +162,8 @@ def _corrections_joined(masked: str, spans: tuple[tuple[int, int], ...]) -> list
     out: list[tuple[int, int]] = []
     for start, end in spans:
         if (
-            out
-            and re.match(r"(?:i mean|no,? i mean|sorry,)\b", masked[start:end], re.IGNORECASE)
+            (out
+            and re.match(r"(?:i mean|no,? i mean|sorry,)\b", masked[start:end], re.IGNORECASE))
             or (out and end - start < 40 and re.search(r"\bi mean\W*$", masked[start:end], re.IGNORECASE))
         ):
             out[-1] = (out[-1][0], end)
@@ -345,7 +368,7 @@ def _speech(tokens: list[Token]) -> int | None:
     for i, token in enumerate(tokens):
         if (
             token.low in ("that", "saying", "says", "whether")
-            and 0 < i
+            and i > 0
             and any(
                 lemma(t.low)
                 in (

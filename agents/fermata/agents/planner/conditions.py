@@ -158,7 +158,9 @@ def _compare(bound: Bound, values: list[Value], result: Result, hint: str) -> Ve
     numbers = [v for v in values if isinstance(v.value, int | float) and not isinstance(v.value, bool)]
     lists = _list_lengths(result.data)
     counted = [
-        (key, n) for key, n in lists if any(related(lemma(w), s) for w in split_name(key) for s in bound.subject)
+        (key, n)
+        for key, n in lists
+        if any(related(lemma(w), s) for w in split_name(key) for s in bound.subject)
     ]
     value = (
         Value((counted[0][0],), counted[0][1], None)
@@ -317,8 +319,16 @@ def _state(text: str, values: list[Value], result: Result) -> Verdict:
     for value in values:
         key = [lemma(w) for k in value.path[-1:] for w in split_name(k)]
         if isinstance(value.value, int | float) and not isinstance(value.value, bool) and predicate in key:
-            return Verdict((value.value > 0) != negative, f"{value.path[-1].replace('_', ' ')}: {value.shown()}", predicate)
-        if isinstance(value.value, str) and set(key) & _PLACES and re.search(rf"\b(?:at|in|on|near) (?:the )?{re.escape(predicate)}\b", text, re.IGNORECASE):
+            return Verdict(
+                (value.value > 0) != negative,
+                f"{value.path[-1].replace('_', ' ')}: {value.shown()}",
+                predicate,
+            )
+        if (
+            isinstance(value.value, str)
+            and set(key) & _PLACES
+            and re.search(rf"\b(?:at|in|on|near) (?:the )?{re.escape(predicate)}\b", text, re.IGNORECASE)
+        ):
             there = predicate in value.value.lower()
             return Verdict(there != negative, f"{value.path[-1]} is “{value.value}”", predicate)
     for value in values:

@@ -74,7 +74,9 @@ class Filling:
         required = self.tool.required
         if not required:
             return 1.0
-        filled = sum(self.weak.get(p.name, 1.0) for p in required if p.name in self.args or p.name in self.choices)
+        filled = sum(
+            self.weak.get(p.name, 1.0) for p in required if p.name in self.args or p.name in self.choices
+        )
         return filled / len(required)
 
     def calls(self) -> list[dict[str, Any]]:
@@ -198,7 +200,14 @@ def _parallel(out: Filling, clause: Words, meaning: Meaning) -> None:
     for param in out.tool.required:
         if param.kind not in ("number", "enum", "name"):
             continue
-        sure = sorted((c for c in candidates(param, clause, meaning, out.tool.params) if c.score >= 0.6 and not c.soft and not c.problem and c.start >= 0), key=lambda c: c.start)
+        sure = sorted(
+            (
+                c
+                for c in candidates(param, clause, meaning, out.tool.params)
+                if c.score >= 0.6 and not c.soft and not c.problem and c.start >= 0
+            ),
+            key=lambda c: c.start,
+        )
         distinct: list[Candidate] = []
         for c in sure:
             if not any(d.start < c.end and c.start < d.end for d in distinct):
@@ -267,7 +276,11 @@ def _texts(out: Filling, clause: Words, support: Sequence[Words]) -> None:
             continue
         c = free_text(param, out.tool, clause, out.used)
         told = next((s.text.strip(" .,!?") for s in support if s.condition), "")
-        if c is not None and told and re.fullmatch(r"(?:about |of )?(?:it|that|this)", str(c.value).strip(), re.IGNORECASE):
+        if (
+            c is not None
+            and told
+            and re.fullmatch(r"(?:about |of )?(?:it|that|this)", str(c.value).strip(), re.IGNORECASE)
+        ):
             c = None
         if c is None and param.required and told and set(param.words) & MESSAGES:
             out.args[param.name] = told
@@ -298,7 +311,15 @@ def _associated(out: Filling, clause: Words, support: Sequence[Words]) -> None:
             continue
         for words in (clause, *support):
             for name, _, _ in find_names(words.text, words.names):
-                fits = [n for n in name.notes if (n in param.options if param.options else any(o.text == n and o.is_a(param.nouns) for o in words.names))]
+                fits = [
+                    n
+                    for n in name.notes
+                    if (
+                        n in param.options
+                        if param.options
+                        else any(o.text == n and o.is_a(param.nouns) for o in words.names)
+                    )
+                ]
                 if fits and param.name not in out.args:
                     out.args[param.name] = fits[0]
 
@@ -351,11 +372,15 @@ def _refer(out: Filling, clause: Words, memory: Memory, meaning: Meaning) -> Non
             or any(p.name == param.name for p, _ in out.problems)
         ):
             continue
-        if not param.required or not (memory.asked and param.identifies or refers(param, clause.text)):
+        if not param.required or not ((memory.asked and param.identifies) or refers(param, clause.text)):
             continue
         values = remembered(param, memory)
         for text in () if values else memory.texts:
-            found = [c for c in candidates(param, Words(text, clause.names, clause.today), meaning, out.tool.params) if c.score >= 0.8 and not c.soft and not c.problem]
+            found = [
+                c
+                for c in candidates(param, Words(text, clause.names, clause.today), meaning, out.tool.params)
+                if c.score >= 0.8 and not c.soft and not c.problem
+            ]
             values = list(dict.fromkeys(c.value for c in found if not isinstance(c.value, list)))
             if values:
                 break

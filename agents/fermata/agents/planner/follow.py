@@ -149,7 +149,11 @@ def _step(
     clauses = split_clauses(text, planner.verbs)
     for position, clause in enumerate(clauses):
         lead = clauses[position - 1] if position else None
-        if lead is not None and lead.sentence == clause.sentence and re.fullmatch(r"(?:otherwise|else|if not|failing that)\W*", lead.text, re.IGNORECASE):
+        if (
+            lead is not None
+            and lead.sentence == clause.sentence
+            and re.fullmatch(r"(?:otherwise|else|if not|failing that)\W*", lead.text, re.IGNORECASE)
+        ):
             clause = replace(clause, text=f"Otherwise, {clause.text}")
         if re.fullmatch(r"(?:otherwise|else|if not|failing that)\W*", clause.text, re.IGNORECASE):
             continue
@@ -369,7 +373,9 @@ def _name_references(planner: Planner, item: Resolved, situation: list[Words]) -
         text = item.filling.args.get(param.name)
         if param.kind != "text" or not isinstance(text, str):
             continue
-        for m in reversed(list(re.finditer(r"\b(?:the|this|that|its) ([a-z]+)\b(?!\s*\d)", text, re.IGNORECASE))):
+        for m in reversed(
+            list(re.finditer(r"\b(?:the|this|that|its) ([a-z]+)\b(?!\s*\d)", text, re.IGNORECASE))
+        ):
             name = planner.name_of(m[1], situation)
             if name:
                 text = text[: m.start()] + name + text[m.end() :]

@@ -45,7 +45,10 @@ class Reading:
     excluded: str = ""
 
 
-_LOOKING: Final = re.compile(r"^(?:only|just|i(?:'m| am) (?:only|just)) (?:look(?:ing)?|check(?:ing)?|ask(?:ing)?|curious|wondering)\W*$", re.IGNORECASE)
+_LOOKING: Final = re.compile(
+    r"^(?:only|just|i(?:'m| am) (?:only|just)) (?:look(?:ing)?|check(?:ing)?|ask(?:ing)?|curious|wondering)\W*$",
+    re.IGNORECASE,
+)
 _FILLER: Final = re.compile(
     r"^(?:(?:ok(?:ay)?|hm+|hmm|uh|um|oh|ah|well|right|alright|all right|so|now|then|and|also|please|pls|plz|hey|hi|hello|yes|yeah|yep|sure|great|good|thanks|thank you|perfect|fine|"
     r"good morning|morning|sorry|actually|first(?:ly| of all)?|second(?:ly)?|third(?:ly)?|next|finally|lastly|after that|afterwards|but|just|kindly|quickly|again|team|folks|guys|assistant|fermata|maybe now|no worries)\b[\s,:!.-]*)+",
@@ -138,7 +141,7 @@ _CAUSATIVE: Final = re.compile(
 )
 
 
-_PERSONS: Final = frozenset("i we he she they you someone somebody everybody everyone nobody".split())
+_PERSONS: Final = frozenset(["i", "we", "he", "she", "they", "you", "someone", "somebody", "everybody", "everyone", "nobody"])
 
 
 @lru_cache(maxsize=1024)
@@ -228,8 +231,10 @@ def read_intent(clause: Clause, verbs: frozenset[str] = frozenset()) -> Reading:
         return Reading(clause, Intent.NEED, body, excluded)
     if polite and re.match(r"^(?:please|any chance of)", core, re.IGNORECASE):
         return Reading(clause, Intent.FRAGMENT, body, excluded)
-    if _verbal(inner, verbs) and not _subject_first(inner) and not re.match(
-        r"^\w+ (?:is|are|was|were|has|have|had|will|'s)\b", inner, re.IGNORECASE
+    if (
+        _verbal(inner, verbs)
+        and not _subject_first(inner)
+        and not re.match(r"^\w+ (?:is|are|was|were|has|have|had|will|'s)\b", inner, re.IGNORECASE)
     ):
         if _PAST.search(core) and re.match(r"^\w+ed\b", inner):
             return Reading(clause, Intent.REPORT, text, excluded)
@@ -244,13 +249,18 @@ def read_intent(clause: Clause, verbs: frozenset[str] = frozenset()) -> Reading:
     if asks:
         return Reading(clause, Intent.QUESTION, text, excluded)
     if re.search(
-        r"\b(?:can|may) (?:now )?(?:go(?: home)?|leave|be \w+ed|(?!be\b|have\b)\w+(?: \S+){0,4} (?:again|now))$", core, re.IGNORECASE
+        r"\b(?:can|may) (?:now )?(?:go(?: home)?|leave|be \w+ed|(?!be\b|have\b)\w+(?: \S+){0,4} (?:again|now))$",
+        core,
+        re.IGNORECASE,
     ):
         return Reading(clause, Intent.NEED, text[at:], excluded)
     needs = _NEEDS_DOING.search(core)
     if needs and _done_to(needs, verbs):
         return Reading(clause, Intent.NEED, text[at:], excluded)
-    if re.search(r"\b\w+(?:ed|en|set|put|shut|cut|run) (?:to \S+ )?(?:by (?:the|my|our|someone|[A-Z])|since\b)|\bsince (?:\d|noon|this|the|yesterday|last|monday|tuesday|wednesday|thursday|friday|saturday|sunday)", core):
+    if re.search(
+        r"\b\w+(?:ed|en|set|put|shut|cut|run) (?:to \S+ )?(?:by (?:the|my|our|someone|[A-Z])|since\b)|\bsince (?:\d|noon|this|the|yesterday|last|monday|tuesday|wednesday|thursday|friday|saturday|sunday)",
+        core,
+    ):
         return Reading(clause, Intent.REPORT, text, excluded)
     if _finite(core):
         return Reading(clause, Intent.STATEMENT, text, excluded)
@@ -331,7 +341,9 @@ _NOMINAL: Final = re.compile(
     r"^(?P<first>\w+)(?P<gap>(?: (?!that\b|which\b|who\b|the\b|a\b|an\b|it\b|them\b|whether\b|if\b|how\b|what\b|me\b|us\b)\S+){0,3}) (?:is|are|was|were|has|have|had|got|gets|will|would|can|could|must|needs?|should|may|might|does|did|seems|looks|failed|stays?|remains?)\b",
     re.IGNORECASE,
 )
-_SPEAKING: Final = frozenset("tell check see make ensure verify let show notify inform say ask remind confirm find know look warn announce message radio note report mail text write page call ping get have keep".split())
+_SPEAKING: Final = frozenset(
+    ["tell", "check", "see", "make", "ensure", "verify", "let", "show", "notify", "inform", "say", "ask", "remind", "confirm", "find", "know", "look", "warn", "announce", "message", "radio", "note", "report", "mail", "text", "write", "page", "call", "ping", "get", "have", "keep"]
+)
 
 
 def _subject_first(text: str) -> bool:

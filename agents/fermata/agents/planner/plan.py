@@ -23,7 +23,16 @@ from fermata.agents.planner.intent import Intent, Reading, read_intent
 from fermata.agents.planner.meaning import Meaning
 from fermata.agents.planner.names import catalogue, names_in_data
 from fermata.agents.planner.quantities import Quantity, find_quantities
-from fermata.agents.planner.ranking import Evidence, are_opposites, is_foreign, rank, tool_verbs, verb_fits, verb_groups, vocabulary
+from fermata.agents.planner.ranking import (
+    Evidence,
+    are_opposites,
+    is_foreign,
+    rank,
+    tool_verbs,
+    verb_fits,
+    verb_groups,
+    vocabulary,
+)
 from fermata.agents.planner.readings import values_of
 from fermata.agents.planner.runbook import Runbook, find_runbooks, fitting
 from fermata.agents.planner.settings import DEFAULT, Settings
@@ -43,8 +52,14 @@ CONTINUE: Final = re.compile(
     r"^\s*(?:ok(?:ay)?[, ]*)?(?:please )?(?:continue|go on|carry on|proceed|resume|next)\b[^a-z]*(?:please)?\W*$",
     re.IGNORECASE,
 )
-_UNDO: Final = re.compile(r"\b(?:undo|reverse|revert|take back)\b(?: (?:it|that|this|the last \w+))?\s*$|\btake (?:it|that) back\b", re.IGNORECASE)
-_CONDITIONAL: Final = re.compile(r"\b(?:if|unless|in case|provided|as long as|as soon as|whenever|depending on|only when|except when|on condition)\b", re.IGNORECASE)
+_UNDO: Final = re.compile(
+    r"\b(?:undo|reverse|revert|take back)\b(?: (?:it|that|this|the last \w+))?\s*$|\btake (?:it|that) back\b",
+    re.IGNORECASE,
+)
+_CONDITIONAL: Final = re.compile(
+    r"\b(?:if|unless|in case|provided|as long as|as soon as|whenever|depending on|only when|except when|on condition)\b",
+    re.IGNORECASE,
+)
 _MAX_TAKEN_UP: Final = 3
 _SURE_VERB: Final = 0.4
 _CERTAIN: Final = 99.0
@@ -92,9 +107,9 @@ class Planner:
         own = frozenset(v.split()[0] for t in tools for v in tool_verbs(t.name, t.description)[0])
         self.verbs = (known_verbs() - {n.text.lower() for n in self.names}) | own
         self.vocabulary = vocabulary(tools, self.names)
-        self.kinds = frozenset(n for t in tools for p in t.params if p.identifies and p.kind != "enum" for n in p.nouns) | {
-            k for n in self.names for k in n.kind
-        }
+        self.kinds = frozenset(
+            n for t in tools for p in t.params if p.identifies and p.kind != "enum" for n in p.nouns
+        ) | {k for n in self.names for k in n.kind}
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.results: list[Result] = []
         self.done: list[tuple[Step, Result]] = []
@@ -207,14 +222,32 @@ class Planner:
 
     def _chosen(self, text: str) -> str:
         """The offer that "the latter" or "the first one" picks out of the last question, else `text` itself."""
-        m = re.fullmatch(r"\W*(?:the |take the |let's do the )?(latter|former|first|second|last)(?: one| option)?(?: please)?\W*", text, re.IGNORECASE)
+        m = re.fullmatch(
+            r"\W*(?:the |take the |let's do the )?(latter|former|first|second|last)(?: one| option)?(?: please)?\W*",
+            text,
+            re.IGNORECASE,
+        )
         if not m or not self.asked:
             return text
         offers = re.split(r"\bor\b", self.conversation.turns[-2].said.rstrip(" ?"))
         if len(offers) < 2:
             return text
-        offer = offers[0] if m[1].lower() in ("former", "first") else offers[1] if m[1].lower() == "second" else offers[-1]
-        return re.sub(r"^.*?\b(?:do you want me to|should i|shall i|would you like me to|do you mean:?|mean:?|want:?)\b", "", offer, flags=re.IGNORECASE).strip(" ,:") or text
+        offer = (
+            offers[0]
+            if m[1].lower() in ("former", "first")
+            else offers[1]
+            if m[1].lower() == "second"
+            else offers[-1]
+        )
+        return (
+            re.sub(
+                r"^.*?\b(?:do you want me to|should i|shall i|would you like me to|do you mean:?|mean:?|want:?)\b",
+                "",
+                offer,
+                flags=re.IGNORECASE,
+            ).strip(" ,:")
+            or text
+        )
 
     def _carry_out(self, resolved: list[Resolved], readings: list[Reading]) -> Plan:
         said: list[str] = []
@@ -393,12 +426,22 @@ class Planner:
             for param in tool.params:
                 if not param.identifies or base not in param.nouns:
                     continue
-                values = {args[param.name] for _, args in self.calls if isinstance(args.get(param.name), str | int)}
+                values = {
+                    args[param.name] for _, args in self.calls if isinstance(args.get(param.name), str | int)
+                }
                 for words in () if values else situation:
-                    values |= {c.value for c in candidates(param, words, self.meaning, tool.params) if c.score >= _NAMED and not c.soft}
+                    values |= {
+                        c.value
+                        for c in candidates(param, words, self.meaning, tool.params)
+                        if c.score >= _NAMED and not c.soft
+                    }
                 if len(values) == 1:
                     value = str(values.pop()).replace("_", " ")
-                    return value if lemma(value.split("-")[0].lower()) == base or not value[:1].isdigit() else f"{noun} {value}"
+                    return (
+                        value
+                        if lemma(value.split("-")[0].lower()) == base or not value[:1].isdigit()
+                        else f"{noun} {value}"
+                    )
         return ""
 
     def results_of_reads(self) -> list[Result]:
@@ -714,8 +757,15 @@ class Planner:
         best = next(
             (e for e in ranked[:3] if e.filling.complete and e.score >= self.settings.read_floor), None
         )
-        if best is not None and not best.filling.used and not best.filling.args and best.features["meaning"] < _ABOUT:
-            alone = best is ranked[0] and (len(ranked) < 2 or best.score - ranked[1].score > self.settings.clear_margin)
+        if (
+            best is not None
+            and not best.filling.used
+            and not best.filling.args
+            and best.features["meaning"] < _ABOUT
+        ):
+            alone = best is ranked[0] and (
+                len(ranked) < 2 or best.score - ranked[1].score > self.settings.clear_margin
+            )
             best = best if alone and not said else None
         if best is not None and said:
             about = bool(best.filling.used) and best.features["meaning"] > 0.2
@@ -788,9 +838,19 @@ class Planner:
             )
             if said and (not best.filling.complete or _NORMATIVE.search(reading.clause.text) or score > 0.66):
                 return Resolved(reading, answer=said)
-        pointing = re.match(r"^(?:\w+ ){1,2}(?:it|them|that|this)\b(?! \w+(?:s|ed)?\b.*\d)", reading.body, re.IGNORECASE)
-        if pointing and not best.tool.reads and not self.memory(planned).calls and not support and not self.memory().texts:
-            item.decision = Decision("ask", f"What do you mean by “{reading.body.strip()}”? Nothing was spoken of before.")
+        pointing = re.match(
+            r"^(?:\w+ ){1,2}(?:it|them|that|this)\b(?! \w+(?:s|ed)?\b.*\d)", reading.body, re.IGNORECASE
+        )
+        if (
+            pointing
+            and not best.tool.reads
+            and not self.memory(planned).calls
+            and not support
+            and not self.memory().texts
+        ):
+            item.decision = Decision(
+                "ask", f"What do you mean by “{reading.body.strip()}”? Nothing was spoken of before."
+            )
             return item
         item.derive = self._change(best, self.words(body))
         item.also = self._also(best, ranked, reading)
@@ -819,7 +879,13 @@ class Planner:
         return out
 
     def _doubt(
-        self, best: Evidence, ranked: list[Evidence], reading: Reading, also: Sequence[Evidence], *, trusted: bool
+        self,
+        best: Evidence,
+        ranked: list[Evidence],
+        reading: Reading,
+        also: Sequence[Evidence],
+        *,
+        trusted: bool,
     ) -> Decision | None:
         """Why the best tool is not good enough: nothing fits, or two are close."""
         floor = self.settings.read_floor if best.tool.reads else self.settings.action_floor
@@ -827,24 +893,46 @@ class Planner:
         margin = self.settings.action_margin * (0.3 if trusted else 1.0)
         if not best.tool.reads and best.features["verb"] < _SURE_VERB:
             if best.filling.weak and not trusted and best.features["typed"] < _TWO_TYPED:
-                return Decision("ask", f"I am not sure what to do about “{reading.clause.text.strip()}”. " + cannot(self.tools) + " Which of these, if any?")
+                return Decision(
+                    "ask",
+                    f"I am not sure what to do about “{reading.clause.text.strip()}”. "
+                    + cannot(self.tools)
+                    + " Which of these, if any?",
+                )
             if is_foreign(best, reading.body) and best.features["typed"] < _TWO_TYPED and not trusted:
-                return Decision("refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools))
+                return Decision(
+                    "refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools)
+                )
             floor += self.settings.verbless * (0.0 if trusted else 1.0)
             if best.features["typed"] < _TWO_TYPED and not trusted:
                 floor, margin = floor + self.settings.lone, margin + self.settings.lone
             margin += self.settings.verbless * (0.1 if trusted else 0.3)
-        elif not trusted and not best.tool.reads and best.features["nouns"] < self.settings.alien and best.features["typed"] < _TWO_TYPED:
+        elif (
+            not trusted
+            and not best.tool.reads
+            and best.features["nouns"] < self.settings.alien
+            and best.features["typed"] < _TWO_TYPED
+        ):
             return Decision("refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools))
         elif best.features["verb"] >= _STRONG_VERB and best.filling.complete and not best.features["unused"]:
             floor -= self.settings.verbless / 2
         if best.score < floor or best.features["opposite"]:
             return Decision("refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools))
-        if not best.tool.reads and not trusted and not reading.clause.condition and _CONDITIONAL.search(reading.body):
-            return Decision("ask", f"On what condition exactly do you want “{reading.clause.text.strip()}”? I did not understand it, so I have done nothing.")
+        if (
+            not best.tool.reads
+            and not trusted
+            and not reading.clause.condition
+            and _CONDITIONAL.search(reading.body)
+        ):
+            return Decision(
+                "ask",
+                f"On what condition exactly do you want “{reading.clause.text.strip()}”? I did not understand it, so I have done nothing.",
+            )
         if best.tool.reads:
             if reading.intent is Intent.REQUEST and is_foreign(best, reading.body):
-                return Decision("refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools))
+                return Decision(
+                    "refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools)
+                )
             return None
         rivals = [
             e for e in ranked[1:4]
@@ -906,11 +994,15 @@ class Planner:
             if w.clock is not None or w.day is not None:
                 low = body[w.start : w.end].lower()
                 placed = w.day is not None and any(w.day.isoformat() in str(v) for v in filling.args.values())
-                if placed or low in ("today", "tonight") or any(a < w.end and w.start < b for a, b in filling.used):
+                if (
+                    placed
+                    or low in ("today", "tonight")
+                    or any(a < w.end and w.start < b for a, b in filling.used)
+                ):
                     continue
                 return body[w.start : w.end]
         for q in find_quantities(body):
-            if any(a < q.end and q.start < b for a, b in filling.used) or q.unit is None and not q.digits:
+            if any(a < q.end and q.start < b for a, b in filling.used) or (q.unit is None and not q.digits):
                 continue
             if derive is not None and q == derive[1]:
                 continue
@@ -1038,7 +1130,7 @@ class Planner:
         if not changed:
             return None
         rest = [w for w in content_lemmas(body) if not any(w in content_lemmas(body[a:b]) for a, b in used)]
-        if bare and not continues and (len(rest) > 1 or not tool.reads and rest):
+        if bare and not continues and (len(rest) > 1 or (not tool.reads and rest)):
             return None
         filling.used = used
         return Evidence(filling, {"verb": 1.0, "meaning": 1.0, "opposite": 0.0}, _CERTAIN)
@@ -1051,7 +1143,11 @@ class Planner:
             done = self.tool(name)
             if done is None or done.reads:
                 continue
-            fits = [t for t in self.tools if not t.reads and all(p.name in args for p in t.required) and are_opposites(done, t)]
+            fits = [
+                t
+                for t in self.tools
+                if not t.reads and all(p.name in args for p in t.required) and are_opposites(done, t)
+            ]
             if len(fits) != 1:
                 return None
             known = {p.name for p in fits[0].params}
@@ -1065,9 +1161,9 @@ class Planner:
         if (
             len(turns) < 2
             or not turns[-2].human
-            or len(turns) > 1
+            or (len(turns) > 1
             and turns[-2].said.strip() == ""
-            and turns[-2].calls
+            and turns[-2].calls)
         ):
             return None
         if (
@@ -1171,15 +1267,24 @@ class Planner:
         score, best = ranked[0]
         if delegated:
             return (
-                best if score >= self.settings.runbook_floor or len(runbooks) == 1 and score > 0.15 else None
+                best if score >= self.settings.runbook_floor or (len(runbooks) == 1 and score > 0.15) else None
             )
         title = set(content_lemmas(best.title)) - {"step"}
         body = asked[0].body
-        shared = sum(any(related(w, s) for s in content_lemmas(body)) for w in title) / len(title) if title else 0.0
+        shared = (
+            sum(any(related(w, s) for s in content_lemmas(body)) for w in title) / len(title)
+            if title
+            else 0.0
+        )
         named = shared > self.settings.runbook_title
         direct = rank(self.tools, self.words(body), [], self.memory(), self.meaning, settings=self.settings)
         weak = not direct or direct[0].score < self.settings.action_floor or not direct[0].filling.complete
-        return best if weak and (named and score >= self.settings.runbook_named or score >= self.settings.runbook_close) else None
+        return (
+            best
+            if weak
+            and ((named and score >= self.settings.runbook_named) or score >= self.settings.runbook_close)
+            else None
+        )
 
     def _delegated(self, readings: list[Reading]) -> list[Reading]:
         """ "It's dark in the hallway, do something about it": the situation is read as the request."""
@@ -1206,13 +1311,22 @@ class Planner:
 
 
 def _needs_as_reasons(readings: list[Reading]) -> list[Reading]:
-    """"The cutter needs swapping, put it in for Thursday": the need is the reason for the request behind it."""
+    """ "The cutter needs swapping, put it in for Thursday": the need is the reason for the request behind it."""
     out = list(readings)
     for i, (one, other) in enumerate(zip(readings, readings[1:], strict=False)):
         same = one.clause.sentence == other.clause.sentence and other.intent is Intent.REQUEST
-        if one.intent is Intent.FRAGMENT and same and re.search(r"\b(?:it|them|that|him|her)\b", other.body, re.IGNORECASE):
+        if (
+            one.intent is Intent.FRAGMENT
+            and same
+            and re.search(r"\b(?:it|them|that|him|her)\b", other.body, re.IGNORECASE)
+        ):
             out[i] = replace(one, intent=Intent.STATEMENT)
-        if one.intent is Intent.NEED and same and re.search(r"\b(?:needs?|has to|must|is due)\b", one.clause.text, re.IGNORECASE) and re.search(r"\b(?:it|them|that)\b", other.body, re.IGNORECASE):
+        if (
+            one.intent is Intent.NEED
+            and same
+            and re.search(r"\b(?:needs?|has to|must|is due)\b", one.clause.text, re.IGNORECASE)
+            and re.search(r"\b(?:it|them|that)\b", other.body, re.IGNORECASE)
+        ):
             out[i] = replace(one, intent=Intent.STATEMENT)
     return out
 
@@ -1224,10 +1338,18 @@ def _without_repeats(items: list[Resolved]) -> list[Resolved]:
     for item in items:
         if item in understood and item.filling.tool.reads:
             own = item.filling.args.items()
-            if any(o is not item and o.filling.tool is item.filling.tool and own < o.filling.args.items() for o in understood):
+            if any(
+                o is not item and o.filling.tool is item.filling.tool and own < o.filling.args.items()
+                for o in understood
+            ):
                 continue
         bare = item.reading.intent is Intent.FRAGMENT and len(item.reading.body.split()) <= 3
-        if understood and bare and item.decision is not None and (item.evidence is None or not item.filling.used):
+        if (
+            understood
+            and bare
+            and item.decision is not None
+            and (item.evidence is None or not item.filling.used)
+        ):
             continue
         out.append(item)
     return out

@@ -156,7 +156,9 @@ def _article(tokens: tuple[Token, ...], i: int) -> tuple[float, Unit | None, int
     if nxt in _FRACTIONS and nxt != "third":
         of = i + 2 < len(tokens) and tokens[i + 2].low == "of"
         inner = _unit_behind_article(tokens, i + 3 if of else i + 2)
-        if inner is not None and (of or nxt in ("half", "tenth", "fifth") or tokens[i + 2].low in ("an", "hour")):
+        if inner is not None and (
+            of or nxt in ("half", "tenth", "fifth") or tokens[i + 2].low in ("an", "hour")
+        ):
             return _FRACTIONS[nxt], inner[0], inner[1], False
         return _FRACTIONS[nxt], _RATIO, i + 2, False
     if nxt == "third":

@@ -36,7 +36,8 @@ _PARTICLES: Final = frozenset(
 _OPPOSED: Final = frozenset(OPPOSITES) | frozenset((b, a) for a, b in OPPOSITES)
 #: "tell Rosa that …": what is dictated says nothing about the tool.
 _DICTATED: Final = re.compile(
-    r"^(?P<head>.*?\b(?:tell|notify|inform|message|remind|warn|write|let|alert|text|e?-?mail|post|announce|send|ping|drop|radio|page|call|note)\b.{0,40}?)(?:\bthat\b|\bsaying\b|:)\s", re.IGNORECASE
+    r"^(?P<head>.*?\b(?:tell|notify|inform|message|remind|warn|write|let|alert|text|e?-?mail|post|announce|send|ping|drop|radio|page|call|note)\b.{0,40}?)(?:\bthat\b|\bsaying\b|:)\s",
+    re.IGNORECASE,
 )
 _PRONOUN: Final = re.compile(r"\b(?:it|them|that|this)\b", re.IGNORECASE)
 _IDIOMS: Final = tuple(
@@ -46,15 +47,27 @@ _IDIOMS: Final = tuple(
         (r"\bgive\b.{1,30}\ba (?:kick|bounce|restart|reboot|fresh start)\b", "restart"),
         (r"\bgive\b.{1,25}\ba (?:call|ring|shout|heads[- ]up|ping|buzz|message)\b", "send"),
         (r"\bput\b.{1,30}\b(?:aside|by|away)\b", "reserve"),
-        (r"\btake\b.{1,30}\boff the (?:books?|list|menu|programme|program|schedule|calendar|roster|board)\b", "withdraw"),
-        (r"\b(?:put|get|add|note)\b.{1,40}\b(?:on|onto|to|into|in|for) (?:the|my|our|a|\w+'s) (?:\w+ )?(?:list|programme|program|schedule|calendar|agenda|diary|roster|books?)\b", "create"),
+        (
+            r"\btake\b.{1,30}\boff the (?:books?|list|menu|programme|program|schedule|calendar|roster|board)\b",
+            "withdraw",
+        ),
+        (
+            r"\b(?:put|get|add|note)\b.{1,40}\b(?:on|onto|to|into|in|for) (?:the|my|our|a|\w+'s) (?:\w+ )?(?:list|programme|program|schedule|calendar|agenda|diary|roster|books?)\b",
+            "create",
+        ),
         (r"\blet\b.{1,30}\bknow\b", "send"),
-        (r"\b(?:put|bring|get|take)\b.{1,30}\b(?:back )?(?:in|into|to) (?:service|operation|rotation|use)\b", "start"),
+        (
+            r"\b(?:put|bring|get|take)\b.{1,30}\b(?:back )?(?:in|into|to) (?:service|operation|rotation|use)\b",
+            "start",
+        ),
         (r"\b(?:take|pull|get)\b.{1,30}\bout of (?:service|operation|rotation|use)\b", "stop"),
         (r"\bcall\b.{1,30}\boff\b", "cancel"),
         (r"\b(?:another|one more|a second) (?:go|try|run|shot|chance|spin)\b", "restart"),
         (r"\bgo back to\b", "restore"),
-        (r"^(?:run|keep|hold|have|put|take|bring|get|turn|drive|limit|cap)\b.{1,40}\b(?:at|to|with|on) (?:about |exactly )?(?:-?\d|(?:a|half|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|minus)\b(?!-? ?(?:third|second)))", "set"),
+        (
+            r"^(?:run|keep|hold|have|put|take|bring|get|turn|drive|limit|cap)\b.{1,40}\b(?:at|to|with|on) (?:about |exactly )?(?:-?\d|(?:a|half|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|minus)\b(?!-? ?(?:third|second)))",
+            "set",
+        ),
         (r"\b(?:get|call|bring|fetch)\b.{1,30}\b(?:up|over|down)? ?here\b", "send"),
         (r"\b(?:have|take) (?:a|another) (?:quick |closer )?look\b|\bkeep an eye\b", "read"),
         (r"\b(?:put|bring|go|take|set|switch)\b.{1,40}\bback\b", "restore"),
@@ -128,7 +141,9 @@ def rank(
             "meaning": 0.75 * a + 0.25 * b,
             "context": c,
             **shared,
-            "nouns": _noun_share(tool, clause, weights, filling, meaning, verb if shared["verb"] >= 0.5 else ""),
+            "nouns": _noun_share(
+                tool, clause, weights, filling, meaning, verb if shared["verb"] >= 0.5 else ""
+            ),
             "coverage": _coverage(tool, clause),
             "fill": filling.share - (0.25 if any(x for x in filling.problems) else 0.0),
             "missing": float(min(3, len(filling.missing))),
@@ -203,12 +218,29 @@ def _leading_groups(text: str) -> tuple[frozenset[str], str]:
                 known = base != "let" or "know" in following[:5]
                 if known:
                     return frozenset({"read"} if told or base == "show" else {"send"}), base
-        if base == "get" and "to" in following[1:5] and not any(lemma(w) in known_verbs() for w in following[following.index("to") + 1 :][:1]):
+        if (
+            base == "get"
+            and "to" in following[1:5]
+            and not any(lemma(w) in known_verbs() for w in following[following.index("to") + 1 :][:1])
+        ):
             return frozenset(), base
-        if base == "get" and following[:1] and following[0] in ("it", "them", "him", "her") and set(following[1:4]) & {"on", "to", "into", "off", "out", "onto", "back", "up", "down", "ready", "done"}:
+        if (
+            base == "get"
+            and following[:1]
+            and following[0] in ("it", "them", "him", "her")
+            and set(following[1:4])
+            & {"on", "to", "into", "off", "out", "onto", "back", "up", "down", "ready", "done"}
+        ):
             return frozenset(), base
         if base in ("let", "have", "get", "make"):
-            inner = next((lemma(w) for w in following[1:] if lemma(w) in known_verbs() and lemma(w) not in _WEAK and w not in _PARTICLES), "")
+            inner = next(
+                (
+                    lemma(w)
+                    for w in following[1:]
+                    if lemma(w) in known_verbs() and lemma(w) not in _WEAK and w not in _PARTICLES
+                ),
+                "",
+            )
             moving = next((w for w in following if w in ("going", "running", "moving", "rolling")), "")
             if moving:
                 return _groups_of("start") | _groups_of("resume"), "start"
@@ -263,8 +295,8 @@ def tool_verbs(
         target = main if i == 0 and not named else other
         if (
             i == 0
-            or (tokens[i - 1] in ("or", "and", "to", ",", "then") or low == base)
-            and tokens[i - 1] not in ("the", "a", "an", "of", "its", "their")
+            or ((tokens[i - 1] in ("or", "and", "to", ",", "then") or low == base)
+            and tokens[i - 1] not in ("the", "a", "an", "of", "its", "their"))
         ):
             target.update(phrases or [base])
     groups = frozenset(g for v in main for g in _groups_of(v))
@@ -274,10 +306,26 @@ def tool_verbs(
 @lru_cache(maxsize=1024)
 def _option_groups(tool: Tool) -> frozenset[str]:
     """Verb groups that a tool's options stand for: a mode that can be "on" or "off" starts and stops."""
-    states = {"on": "start", "off": "stop", "up": "raise", "down": "lower", "enabled": "enable", "disabled": "disable", "closed": "close", "locked": "lock"}
+    states = {
+        "on": "start",
+        "off": "stop",
+        "up": "raise",
+        "down": "lower",
+        "enabled": "enable",
+        "disabled": "disable",
+        "closed": "close",
+        "locked": "lock",
+    }
     words = [w for p in tool.params for v in p.options for w in split_name(str(v))]
     out = {g for w in words for g in (_groups_of(lemma(w)) | ({states[w]} if w in states else set()))}
-    return frozenset(out | ({"enable", "disable", "open", "close"} if any(p.kind == "boolean" and p.required for p in tool.params) else set()))
+    return frozenset(
+        out
+        | (
+            {"enable", "disable", "open", "close"}
+            if any(p.kind == "boolean" and p.required for p in tool.params)
+            else set()
+        )
+    )
 
 
 def _verbs(tool: Tool, groups: frozenset[str], verb: str) -> dict[str, float]:
@@ -356,7 +404,9 @@ def tool_words(tool: Tool) -> tuple[str, ...]:
     return tuple(dict.fromkeys(out))
 
 
-def _noun_share(tool: Tool, clause: Words, weights: dict[str, float], filling: Filling, meaning: Meaning, known: str) -> float:
+def _noun_share(
+    tool: Tool, clause: Words, weights: dict[str, float], filling: Filling, meaning: Meaning, known: str
+) -> float:
     """Share of the clause's weighty words that the tool speaks of, by root or by meaning.
 
     Words that became arguments count as spoken of; free text and a verb that is known to fit do not count at all.
@@ -374,7 +424,9 @@ def _noun_share(tool: Tool, clause: Words, weights: dict[str, float], filling: F
         if base in _WEAK:
             weight *= 0.2
         total += weight
-        if any(a <= token.start < b for a, b in filling.used) or any(w == base or related(w, base) for w in have):
+        if any(a <= token.start < b for a, b in filling.used) or any(
+            w == base or related(w, base) for w in have
+        ):
             hit += weight
         elif have:
             near = max(meaning.similarity(base, have))
@@ -396,8 +448,14 @@ def _coverage(tool: Tool, clause: Words) -> float:
 def _typed(filling: Filling) -> float:
     """How many words found a place of their own by their form: numbers, days, listed options, known names (up to 4)."""
     loose = {p.name for p in filling.tool.params if p.kind in ("text", "boolean")}
-    sure = [n for n in (*filling.args, *filling.choices) if n not in loose and n not in filling.weak and n not in filling.referred]
-    units = sum(1 for p in filling.tool.params if p.name in sure and p.kind == "number" and p.name in filling.measured)
+    sure = [
+        n
+        for n in (*filling.args, *filling.choices)
+        if n not in loose and n not in filling.weak and n not in filling.referred
+    ]
+    units = sum(
+        1 for p in filling.tool.params if p.name in sure and p.kind == "number" and p.name in filling.measured
+    )
     return min(4.0, float(len(sure) + units)) / 4
 
 

@@ -126,7 +126,8 @@ def matching(values: list[Value], words: tuple[str, ...]) -> list[Value]:
                 (
                     -(
                         shared
-                        + (0.5 if any(related(last, w) for w in words) else 0) + (0.3 if words and related(last, words[-1]) else 0)
+                        + (0.5 if any(related(last, w) for w in words) else 0)
+                        + (0.3 if words and related(last, words[-1]) else 0)
                         - 0.1 * (len(set(value.words)) - shared)
                     ),
                     index,

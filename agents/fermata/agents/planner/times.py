@@ -12,8 +12,8 @@ from datetime import date, timedelta
 from functools import lru_cache
 from typing import Final
 
-from fermata.agents.planner.text import tokenize
 from fermata.agents.planner.quantities import ordinal, read_number, read_unit
+from fermata.agents.planner.text import tokenize
 from fermata.agents.planner.words import MONTHS, NUMBER_WORDS, WEEKDAYS
 
 _MONTH: Final = (

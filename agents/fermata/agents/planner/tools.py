@@ -58,13 +58,10 @@ _NAMING: Final = frozenset(
     }
 )
 _AMOUNTS: Final = frozenset(
-    "count quantity amount size limit level volume position percent pct ratio value speed rate temperature pressure weight mass"
-    " brightness intensity dose duration delay timeout length width height depth target setpoint threshold minimum maximum"
-    " min max total price budget share step offset capacity age score duty frequency power voltage current factor seats".split()
+    ["count", "quantity", "amount", "size", "limit", "level", "volume", "position", "percent", "pct", "ratio", "value", "speed", "rate", "temperature", "pressure", "weight", "mass", "brightness", "intensity", "dose", "duration", "delay", "timeout", "length", "width", "height", "depth", "target", "setpoint", "threshold", "minimum", "maximum", "min", "max", "total", "price", "budget", "share", "step", "offset", "capacity", "age", "score", "duty", "frequency", "power", "voltage", "current", "factor", "seats"]
 )
 _TEXTS: Final = frozenset(
-    "text message body content note notes comment comments reason description summary subject title query question topic"
-    " details remark remarks instructions search memo caption cause explanation announcement".split()
+    ["text", "message", "body", "content", "note", "notes", "comment", "comments", "reason", "description", "summary", "subject", "title", "query", "question", "topic", "details", "remark", "remarks", "instructions", "search", "memo", "caption", "cause", "explanation", "announcement"]
 )
 _UNIT_SUFFIX: Final = {
     "s": "s", "ms": "ms", "h": "h", "min": "min", "c": "C", "f": "F", "pct": "%", "kg": "kg", "g": "g", "mm": "mm", "cm": "cm",
@@ -313,7 +310,7 @@ def _string_kind(name: str, schema: Mapping[str, Any], description: str) -> Kind
         return "date"
     if has_clock:
         return "time"
-    if words & {"email", "mail"} and "address" in (low + name) or words == {"email"}:
+    if (words & {"email", "mail"} and "address" in (low + name)) or words == {"email"}:
         return "email"
     if words & _TEXTS and not words & {"id", "name"} and "pattern" not in schema:
         return "text"

@@ -95,7 +95,9 @@ VERB_GROUPS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "unlock": _phrases("unlock, unblock, release, free, free up, unseal, unfreeze"),
     "open": _phrases("open, unseal, open up, reopen, uncover"),
-    "close": _phrases("close, shut, wrap, resolve, complete, mark done, finish, settle, wrap up, seal, cover"),
+    "close": _phrases(
+        "close, shut, wrap, resolve, complete, mark done, finish, settle, wrap up, seal, cover"
+    ),
     "approve": _phrases("approve, accept, confirm, authorise, authorize, sign off, okay, ratify, clear"),
     "reject": _phrases("reject, decline, refuse, deny, turn down, disapprove, dismiss"),
     "acknowledge": _phrases("acknowledge, ack, confirm, dismiss, silence, mark seen, accept"),
@@ -146,7 +148,9 @@ VERB_GROUPS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "remind": _phrases("remind, nudge, prompt, jog, ping, set a reminder"),
     "submit": _phrases("submit, hand in, turn in, claim, file, send in, put in, enter"),
-    "reserve": _phrases("reserve, set aside, put aside, hold back, keep back, earmark, save, block, hold, keep, book"),
+    "reserve": _phrases(
+        "reserve, set aside, put aside, hold back, keep back, earmark, save, block, hold, keep, book"
+    ),
     "exclude": _phrases("block, ban, exclude, keep out, keep, prevent, bar, shut out, blacklist"),
     "delay": _phrases("delay, postpone, put off, push back, hold back, start late, set back, retard"),
     "withdraw": _phrases("write off, take off, scrap, discard, throw away, remove, withdraw, take out"),
@@ -229,7 +233,7 @@ OTHER_VERBS: Final = _words(
     " treat trigger truncate tune undock unfold unhook unload"
     " unlatch unlink unload unmount unpack unplug unscrew unseal unsubscribe untie unwrap upgrade upload upsize vaccinate "
     " varnish void vote weaken weigh weld whip whisk widen wipe "
-        " accept act advise allow analyse analyze answer append archive ask attach avoid backup balance block brew bring"
+    " accept act advise allow analyse analyze answer append archive ask attach avoid backup balance block brew bring"
     " bump buy call change channel check choose clip collect come commit compile compress convert cook cool cordon"
     " correct cover create credit cut deal decide declare decrease defrost deploy detach determine dim dip discard"
     " dispense divert do dock document dose draw drive drop dry dump encrypt enrich ensure evacuate exclude expire"
