@@ -493,6 +493,11 @@ class Resume(_message.Message):
 
     LEASE_FIELD_NUMBER: _builtins.int
     ANSWERS_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """Grows within a lease. A repeat of a message that may have been lost carries the same, and a host that has gone on by it does not
+    do so again: its graph may be asking something else by now. 0 in what is never repeated.
+    """
     @_builtins.property
     def lease(self) -> Global___Lease:
         """The lease."""
@@ -506,10 +511,11 @@ class Resume(_message.Message):
         *,
         lease: Global___Lease | None = ...,
         answers: _abc.Iterable[Global___InterruptAnswer] | None = ...,
+        number: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["lease", b"lease"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "lease", b"lease"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["answers", b"answers", "lease", b"lease", "number", b"number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fermata.server.lifecycle import reconnection
 from fermata.v1 import worker_pb2
 
 PROCEED = worker_pb2.GATE_VERDICT_PROCEED
@@ -92,3 +93,23 @@ def test_a_run_that_waits_is_not_kept_for_a_worker_that_does_not_have_it(world: 
     world.room.worker = "w2"
     assert world.claim() == 1
     assert world.gate(run, worker="w2").verdict == PROCEED
+
+
+def test_what_is_said_again_carries_the_number_that_it_had(world: Any) -> None:
+    run, approval = _parked(world)
+
+    def resumed() -> Any:
+        message = world.sent[-1][1]
+        world.sent.clear()
+        return message.resume
+
+    world.decide(approval)
+    first = resumed()
+    world.tx(lambda tx: reconnection.catch_up(tx, world.leases, "w1", [world.lease(run)]))
+    assert first.number == resumed().number > 0
+    assert world.gate(run, nonce="n").verdict == PROCEED
+    world.closed(run, "n")
+    assert world.gate(run, step="s2").verdict == ASK
+    world.park(run, "s2")
+    world.decide(world.pending(run)[0])
+    assert resumed().number > first.number

@@ -161,8 +161,8 @@ class FakeWorker:
         self.ledger.threads[assign.lease.run] = assign.thread
         self.stream.send(V.ServerMessage(assign=assign))
 
-    def resume(self, answers: dict[str, Any] | None = None) -> None:
-        resume = V.Resume(lease=self.lease)
+    def resume(self, answers: dict[str, Any] | None = None, number: int = 0) -> None:
+        resume = V.Resume(lease=self.lease, number=number)
         for key, value in (answers or {}).items():
             resume.answers.append(
                 V.InterruptAnswer(

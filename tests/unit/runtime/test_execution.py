@@ -246,6 +246,24 @@ async def test_a_question_of_the_graph_is_asked_and_answered(host_of: Any, ledge
     assert (await worker.finished()).answer == "left"
 
 
+async def test_an_answer_that_comes_twice_does_not_answer_the_next_question(
+    host_of: Any, ledger: Any
+) -> None:
+    async def ask(state: MessagesState) -> dict[str, Any]:
+        first, second = interrupt("first?"), interrupt("second?")
+        return {"messages": [AIMessage(f"{first} and {second}")]}
+
+    worker = await host_of(chain(ask))
+    await worker.assign(HELLO)
+    park = await worker.parked()
+    worker.resume({park.interrupts[0].interrupt_id: "left"}, number=4)
+    worker.resume({park.interrupts[0].interrupt_id: "left"}, number=4)
+    again = await worker.parked(2)
+    assert again.interrupts[0].value.string_value == "second?"
+    worker.resume({again.interrupts[0].interrupt_id: "right"}, number=7)
+    assert (await worker.finished()).answer == "left and right"
+
+
 async def test_an_answer_to_the_park_lets_it_go_on_at_once(host_of: Any, ledger: Any) -> None:
     ledger.policy = {"move": "ask"}
     worker = await host_of(chain(calls_move))

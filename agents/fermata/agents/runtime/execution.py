@@ -98,6 +98,7 @@ class Execution:
         self._loop = asyncio.get_running_loop()
         self._work: asyncio.Task[bool] | None = None
         self._resume: asyncio.Queue[worker_pb2.Resume] = asyncio.Queue()
+        self._gone_on_by = 0
         self._flush: asyncio.TimerHandle | None = None
         self._reported: set[str] = set()
         self._per_call: set[str] = set()
@@ -131,7 +132,10 @@ class Execution:
                     self._flush.cancel()
 
     def resume(self, resume: worker_pb2.Resume) -> None:
-        """Let a parked run go on."""
+        """Let a parked run go on. A repeat changes nothing: an answer that was taken must not meet a later question."""
+        if resume.number and resume.number <= self._gone_on_by:
+            return
+        self._gone_on_by = resume.number
         self._resume.put_nowait(resume)
 
     async def halted(self) -> bool:
