@@ -43,7 +43,51 @@ from fermata.agents.planner.words import (
 _LEADING: Final = frozenset(p for members in VERB_GROUPS.values() for p in members)
 #: Words for a person; names of people fill parameters that are called so.
 PEOPLE: Final = frozenset(
-    ["person", "people", "recipient", "user", "assignee", "employee", "attendee", "sender", "contact", "owner", "member", "colleague", "customer", "guest", "patient", "driver", "technician", "operator", "manager", "lead", "to", "who", "staff", "crew", "team", "doctor", "nurse", "teacher", "student", "client", "author", "reviewer", "approver", "participant", "invitee", "addressee", "receiver", "teammate", "whom", "tenant", "caller", "worker", "engineer"]
+    [
+        "person",
+        "people",
+        "recipient",
+        "user",
+        "assignee",
+        "employee",
+        "attendee",
+        "sender",
+        "contact",
+        "owner",
+        "member",
+        "colleague",
+        "customer",
+        "guest",
+        "patient",
+        "driver",
+        "technician",
+        "operator",
+        "manager",
+        "lead",
+        "to",
+        "who",
+        "staff",
+        "crew",
+        "team",
+        "doctor",
+        "nurse",
+        "teacher",
+        "student",
+        "client",
+        "author",
+        "reviewer",
+        "approver",
+        "participant",
+        "invitee",
+        "addressee",
+        "receiver",
+        "teammate",
+        "whom",
+        "tenant",
+        "caller",
+        "worker",
+        "engineer",
+    ]
 )
 _FROM: Final = frozenset(
     {"from", "source", "origin", "start", "old", "begin", "since", "sender", "departure", "after", "current"}
@@ -159,7 +203,9 @@ def _directed(c: Candidate, param: Param, words: Words) -> Candidate:
     said_from = bool(near) and near[0] in ("from", "of", "out", "off", "leaving", "between", "since", "at")
     said_to = bool(near) and near[0] in ("to", "into", "onto", "until", "till", "towards", "for", "by")
     shift = 0.0
-    if (source and near and near[0] in ("from", "out", "off", "leaving", "since")) or (source and near and near[0] == "of" and before[-2:-1] == ["out"]):
+    if (source and near and near[0] in ("from", "out", "off", "leaving", "since")) or (
+        source and near and near[0] == "of" and before[-2:-1] == ["out"]
+    ):
         shift = 0.3
     elif source and (said_to or (behind and behind[0] in ("until",))):
         shift = -0.5
@@ -490,7 +536,7 @@ def _initialled(option: str, noun: str, number: str) -> bool:
     """Whether "tank five" is the option T5."""
     m = re.fullmatch(r"([A-Za-z]+)[-_]?(\d+)", option)
     said = str(int(NUMBER_WORDS[number])) if number in NUMBER_WORDS else number
-    return bool(m) and noun.startswith(m[1].lower()) and m[2].lstrip("0") == said
+    return m is not None and noun.startswith(m[1].lower()) and m[2].lstrip("0") == said
 
 
 def _particle(tokens: tuple[Token, ...], i: int, words: Words) -> bool:
@@ -751,7 +797,8 @@ def shape_of(param: Param) -> str | None:
 
 def _joined(param: Param, shape: str, words: Words) -> list[Candidate]:
     """Two or three words that make a name of the shape when joined: node 4 -> node-4, INC 42 -> INC-42."""
-    tokens, out = words.tokens, []
+    tokens = words.tokens
+    out: list[Candidate] = []
     for i in range(len(tokens)):
         for width in (3, 2, 1):
             window = [
@@ -810,7 +857,7 @@ def _beside(param: Param, words: Words, nouns: Iterable[str], people: bool) -> l
             "name",
         ):
             j += 1
-        run = []
+        run: list[Token] = []
         while j < len(tokens) and (
             is_identifier(tokens[j].text)
             or (tokens[j].text.isupper() and len(tokens[j].text) > 1)

@@ -17,13 +17,111 @@ from fermata.agents.planner.text import Token, known_verbs, lemma, mask_quotes, 
 from fermata.agents.planner.words import DETERMINERS
 
 _ADVERBS: Final = frozenset(
-    ["please", "also", "then", "now", "just", "first", "second", "third", "secondly", "thirdly", "finally", "next", "lastly", "afterwards", "later", "again", "kindly", "quickly", "simply", "immediately", "instead", "maybe", "so", "ok", "okay", "either", "to"]
+    [
+        "please",
+        "also",
+        "then",
+        "now",
+        "just",
+        "first",
+        "second",
+        "third",
+        "secondly",
+        "thirdly",
+        "finally",
+        "next",
+        "lastly",
+        "afterwards",
+        "later",
+        "again",
+        "kindly",
+        "quickly",
+        "simply",
+        "immediately",
+        "instead",
+        "maybe",
+        "so",
+        "ok",
+        "okay",
+        "either",
+        "to",
+    ]
 )
 _SUBJECTS: Final = frozenset(
-    ["i", "we", "you", "he", "she", "they", "it", "it's", "i'm", "we're", "you're", "they're", "there", "there's", "that's", "this", "that", "i've", "we've", "i'd", "we'd", "i'll", "we'll", "he's", "she's", "nobody", "someone", "somebody", "everyone", "nothing"]
+    [
+        "i",
+        "we",
+        "you",
+        "he",
+        "she",
+        "they",
+        "it",
+        "it's",
+        "i'm",
+        "we're",
+        "you're",
+        "they're",
+        "there",
+        "there's",
+        "that's",
+        "this",
+        "that",
+        "i've",
+        "we've",
+        "i'd",
+        "we'd",
+        "i'll",
+        "we'll",
+        "he's",
+        "she's",
+        "nobody",
+        "someone",
+        "somebody",
+        "everyone",
+        "nothing",
+    ]
 )
 _FINITE: Final = frozenset(
-    ["is", "are", "was", "were", "has", "have", "had", "isn't", "aren't", "wasn't", "weren't", "hasn't", "haven't", "does", "doesn't", "do", "don't", "did", "didn't", "will", "won't", "would", "can", "can't", "could", "should", "must", "needs", "seems", "looks", "keeps", "shows", "says", "goes", "broke", "failed", "jammed", "stopped"]
+    [
+        "is",
+        "are",
+        "was",
+        "were",
+        "has",
+        "have",
+        "had",
+        "isn't",
+        "aren't",
+        "wasn't",
+        "weren't",
+        "hasn't",
+        "haven't",
+        "does",
+        "doesn't",
+        "do",
+        "don't",
+        "did",
+        "didn't",
+        "will",
+        "won't",
+        "would",
+        "can",
+        "can't",
+        "could",
+        "should",
+        "must",
+        "needs",
+        "seems",
+        "looks",
+        "keeps",
+        "shows",
+        "says",
+        "goes",
+        "broke",
+        "failed",
+        "jammed",
+        "stopped",
+    ]
 )
 _CONDITION_WORDS: Final = (
     r"if|unless|provided(?: that)?|in case|once|as soon as|when|whenever|as long as|only if|assuming"
@@ -161,10 +259,8 @@ def _corrections_joined(masked: str, spans: tuple[tuple[int, int], ...]) -> list
     """Sentences, with a correction ("... I mean", "the office I mean") kept with what it corrects."""
     out: list[tuple[int, int]] = []
     for start, end in spans:
-        if (
-            (out
-            and re.match(r"(?:i mean|no,? i mean|sorry,)\b", masked[start:end], re.IGNORECASE))
-            or (out and end - start < 40 and re.search(r"\bi mean\W*$", masked[start:end], re.IGNORECASE))
+        if (out and re.match(r"(?:i mean|no,? i mean|sorry,)\b", masked[start:end], re.IGNORECASE)) or (
+            out and end - start < 40 and re.search(r"\bi mean\W*$", masked[start:end], re.IGNORECASE)
         ):
             out[-1] = (out[-1][0], end)
         else:

@@ -311,14 +311,14 @@ def _state(text: str, values: list[Value], result: Result) -> Verdict:
                 )
     for candidate in reversed(words):
         for value in values:
-            key = [lemma(w) for k in value.path[-1:] for w in split_name(k)]
-            if isinstance(value.value, bool) and any(related(lemma(candidate), k) for k in key):
+            own = [lemma(w) for k in value.path[-1:] for w in split_name(k)]
+            if isinstance(value.value, bool) and any(related(lemma(candidate), k) for k in own):
                 return Verdict(
                     value.value != negative, f"{value.path[-1].replace('_', ' ')}: {value.shown()}", predicate
                 )
     for value in values:
-        key = [lemma(w) for k in value.path[-1:] for w in split_name(k)]
-        if isinstance(value.value, int | float) and not isinstance(value.value, bool) and predicate in key:
+        own = [lemma(w) for k in value.path[-1:] for w in split_name(k)]
+        if isinstance(value.value, int | float) and not isinstance(value.value, bool) and predicate in own:
             return Verdict(
                 (value.value > 0) != negative,
                 f"{value.path[-1].replace('_', ' ')}: {value.shown()}",
@@ -326,7 +326,7 @@ def _state(text: str, values: list[Value], result: Result) -> Verdict:
             )
         if (
             isinstance(value.value, str)
-            and set(key) & _PLACES
+            and set(own) & _PLACES
             and re.search(rf"\b(?:at|in|on|near) (?:the )?{re.escape(predicate)}\b", text, re.IGNORECASE)
         ):
             there = predicate in value.value.lower()

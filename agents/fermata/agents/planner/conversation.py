@@ -130,7 +130,7 @@ def text_of(message: BaseMessage) -> str:
 
 def read_passages(text: str, *, trusted: bool) -> tuple[list[Passage], str]:
     """(passages, the text around them)."""
-    out = []
+    out: list[Passage] = []
     for m in _PASSAGE.finditer(text):
         a = dict(_ATTRIBUTE.findall(m["attributes"]))
         line = a.get("line", "0")

@@ -17,7 +17,9 @@ from fermata.agents.planner.conditions import Verdict, read_bound
 from fermata.agents.planner.conversation import Result
 from fermata.agents.planner.decision import Decision, Pending, Plan, Step
 from fermata.agents.planner.intent import Intent, Reading, read_intent
-from fermata.agents.planner.plan import DOES, Planner, Resolved, capital
+from fermata.agents.planner.plan import Planner, capital
+from fermata.agents.planner.rejection import take_up
+from fermata.agents.planner.resolved import DOES, Resolved
 from fermata.agents.planner.runbook import Runbook
 from fermata.agents.planner.speech import summary
 
@@ -316,7 +318,7 @@ def _do(
     reading = read_intent(clause, planner.verbs)
     if reading.intent not in DOES:
         return None
-    item = planner.request(reading, situation, [], elliptic=False, trusted=True)
+    item = planner.request(reading, situation, [], leaning=False, trusted=True)
     if item.evidence is None:
         return None
     if item.decision is not None:
@@ -386,7 +388,7 @@ def _refused(
     planner: Planner, runbook: Runbook, number: int, step: Step, result: Result
 ) -> Generator[list[Step], list[Result], Decision | None]:
     """After a rejection: what the person wants instead, else what the runbook names, else stop."""
-    taken = yield from planner.take_up(step, result)
+    taken = yield from take_up(planner, step, result)
     if isinstance(taken, Decision):
         return taken
     if taken:

@@ -141,7 +141,9 @@ _CAUSATIVE: Final = re.compile(
 )
 
 
-_PERSONS: Final = frozenset(["i", "we", "he", "she", "they", "you", "someone", "somebody", "everybody", "everyone", "nobody"])
+_PERSONS: Final = frozenset(
+    ["i", "we", "he", "she", "they", "you", "someone", "somebody", "everybody", "everyone", "nobody"]
+)
 
 
 @lru_cache(maxsize=1024)
@@ -342,14 +344,47 @@ _NOMINAL: Final = re.compile(
     re.IGNORECASE,
 )
 _SPEAKING: Final = frozenset(
-    ["tell", "check", "see", "make", "ensure", "verify", "let", "show", "notify", "inform", "say", "ask", "remind", "confirm", "find", "know", "look", "warn", "announce", "message", "radio", "note", "report", "mail", "text", "write", "page", "call", "ping", "get", "have", "keep"]
+    [
+        "tell",
+        "check",
+        "see",
+        "make",
+        "ensure",
+        "verify",
+        "let",
+        "show",
+        "notify",
+        "inform",
+        "say",
+        "ask",
+        "remind",
+        "confirm",
+        "find",
+        "know",
+        "look",
+        "warn",
+        "announce",
+        "message",
+        "radio",
+        "note",
+        "report",
+        "mail",
+        "text",
+        "write",
+        "page",
+        "call",
+        "ping",
+        "get",
+        "have",
+        "keep",
+    ]
 )
 
 
 def _subject_first(text: str) -> bool:
     """Whether what looks like a verb is the subject's noun: "build 8 got cancelled", "order 66 is late"."""
     m = _NOMINAL.match(text)
-    return bool(m) and m["first"].lower() not in _SPEAKING
+    return m is not None and m["first"].lower() not in _SPEAKING
 
 
 def _past_tense(core: str) -> bool:

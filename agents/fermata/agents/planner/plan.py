@@ -9,40 +9,39 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from fermata.agents.planner.answers import answer
-from fermata.agents.planner.candidates import Words, bounded, candidates, numeric
+from fermata.agents.planner.candidates import Words, candidates
 from fermata.agents.planner.clauses import corrected, split_clauses, split_reason
-from fermata.agents.planner.conditions import Verdict, judge, pick_number, read_bound
+from fermata.agents.planner.conditions import Verdict, judge
 from fermata.agents.planner.conversation import Conversation, Result, Turn
 from fermata.agents.planner.decision import Decision, Pending, Plan, Step, replay
-from fermata.agents.planner.filling import Filling, Memory
+from fermata.agents.planner.derive import change, derive
+from fermata.agents.planner.doubts import also, check_filling, doubt
+from fermata.agents.planner.filling import Memory
 from fermata.agents.planner.intent import Intent, Reading, read_intent
 from fermata.agents.planner.meaning import Meaning
 from fermata.agents.planner.names import catalogue, names_in_data
-from fermata.agents.planner.quantities import Quantity, find_quantities
 from fermata.agents.planner.ranking import (
     Evidence,
-    are_opposites,
-    is_foreign,
     rank,
     tool_verbs,
-    verb_fits,
     verb_groups,
     vocabulary,
 )
-from fermata.agents.planner.readings import values_of
+from fermata.agents.planner.references import chosen, elliptic
+from fermata.agents.planner.rejection import take_up
+from fermata.agents.planner.resolved import CERTAIN, DOES, Resolved
+from fermata.agents.planner.resume import pending, resume
 from fermata.agents.planner.runbook import Runbook, find_runbooks, fitting
 from fermata.agents.planner.settings import DEFAULT, Settings
-from fermata.agents.planner.speech import ask_missing, ask_which, cannot, out_of_bounds, shown_args, summary
+from fermata.agents.planner.speech import cannot, shown_args, summary
 from fermata.agents.planner.text import content_lemmas, known_verbs, lemma, related
-from fermata.agents.planner.times import find_times, today_of
-from fermata.agents.planner.tools import Param, Tool
-from fermata.agents.planner.units import convert, plain, tidy
+from fermata.agents.planner.times import today_of
+from fermata.agents.planner.tools import Tool
 
-DOES: Final = frozenset({Intent.REQUEST, Intent.NEED, Intent.FRAGMENT})
 _TELLS: Final = frozenset({Intent.STATEMENT, Intent.REPORT, Intent.NEED})
 _NORMATIVE: Final = re.compile(
     r"\b(?:may|should|must|shall|allowed|permitted|supposed|how (?:do|to|often|long|soon|early|late|heavy|fast|big)|why|up to|need(?:ed|s)? to|policy|rule|according to|says? about|maximum|minimum|recommended|usually|normally|mean|difference)\b",
@@ -52,39 +51,8 @@ CONTINUE: Final = re.compile(
     r"^\s*(?:ok(?:ay)?[, ]*)?(?:please )?(?:continue|go on|carry on|proceed|resume|next)\b[^a-z]*(?:please)?\W*$",
     re.IGNORECASE,
 )
-_UNDO: Final = re.compile(
-    r"\b(?:undo|reverse|revert|take back)\b(?: (?:it|that|this|the last \w+))?\s*$|\btake (?:it|that) back\b",
-    re.IGNORECASE,
-)
-_CONDITIONAL: Final = re.compile(
-    r"\b(?:if|unless|in case|provided|as long as|as soon as|whenever|depending on|only when|except when|on condition)\b",
-    re.IGNORECASE,
-)
-_MAX_TAKEN_UP: Final = 3
-_SURE_VERB: Final = 0.4
-_CERTAIN: Final = 99.0
 _ABOUT: Final = 0.3
 _NAMED: Final = 0.8
-_STRONG_VERB: Final = 0.7
-_TWO_TYPED: Final = 0.5
-
-
-@dataclass(slots=True)
-class Resolved:
-    """What a clause comes to: steps (perhaps behind a condition), or a reason why not."""
-
-    reading: Reading
-    evidence: Evidence | None = None
-    decision: Decision | None = None
-    answer: str = ""
-    derive: tuple[Param, Quantity, int] | None = None
-    also: list[Evidence] = field(default_factory=list)
-    extra: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def filling(self) -> Filling:
-        assert self.evidence is not None
-        return self.evidence.filling
 
 
 class Planner:
@@ -118,11 +86,13 @@ class Planner:
         self.continued = 0
         earlier = conversation.turns[-2] if len(conversation.turns) > 1 else None
         self.asked = earlier is not None and earlier.said.rstrip().endswith("?")
-        self._taken_up = 0
+        self.taken_up = 0
 
     def decide(self) -> Decision:
         """The next decision of the turn."""
-        waiting = self._pending()
+        waiting = pending(
+            self,
+        )
         if waiting is not None and waiting.runbook and self._goes_on():
             self._join_turns()
             return replay(self._turn(None), self.turn, len(self.conversation.turns))
@@ -194,12 +164,12 @@ class Planner:
     # --- the turn ----------------------------------------------------------------------------------------------
 
     def _turn(self, pending: Pending | None) -> Plan:
-        text = corrected(self._chosen(self.turn.human))
+        text = corrected(chosen(self, self.turn.human))
         readings = [read_intent(c, self.verbs) for c in split_clauses(text, self.verbs)]
         readings = _needs_as_reasons(readings)
         self._forbid(readings)
         if pending is not None:
-            resumed = yield from self._resume(pending, text, readings)
+            resumed = yield from resume(self, pending, text, readings)
             if resumed is not None:
                 return resumed
         runbook = self._runbook(readings, text)
@@ -219,35 +189,6 @@ class Planner:
             if item.decision is not None and item.reading.intent in (*DOES, Intent.DELEGATION):
                 return item.decision
         return (yield from self._carry_out(resolved, readings))
-
-    def _chosen(self, text: str) -> str:
-        """The offer that "the latter" or "the first one" picks out of the last question, else `text` itself."""
-        m = re.fullmatch(
-            r"\W*(?:the |take the |let's do the )?(latter|former|first|second|last)(?: one| option)?(?: please)?\W*",
-            text,
-            re.IGNORECASE,
-        )
-        if not m or not self.asked:
-            return text
-        offers = re.split(r"\bor\b", self.conversation.turns[-2].said.rstrip(" ?"))
-        if len(offers) < 2:
-            return text
-        offer = (
-            offers[0]
-            if m[1].lower() in ("former", "first")
-            else offers[1]
-            if m[1].lower() == "second"
-            else offers[-1]
-        )
-        return (
-            re.sub(
-                r"^.*?\b(?:do you want me to|should i|shall i|would you like me to|do you mean:?|mean:?|want:?)\b",
-                "",
-                offer,
-                flags=re.IGNORECASE,
-            ).strip(" ,:")
-            or text
-        )
 
     def _carry_out(self, resolved: list[Resolved], readings: list[Reading]) -> Plan:
         said: list[str] = []
@@ -302,7 +243,7 @@ class Planner:
         for result in results:
             if result.rejected:
                 step = next(s for s, r in self.done if r is result)
-                taken = yield from self.take_up(step, result)
+                taken = yield from take_up(self, step, result)
                 if isinstance(taken, Decision):
                     return taken
                 continue
@@ -318,7 +259,7 @@ class Planner:
         tool = item.filling.tool
         arithmetic = ""
         if item.derive is not None:
-            derived = yield from self._derive(item, situation)
+            derived = yield from derive(self, item, situation)
             if isinstance(derived, Decision):
                 return derived
             arithmetic = derived
@@ -335,89 +276,9 @@ class Planner:
         for other in item.also:
             said = f"{why} So: {other.tool.title} ({shown_args(other.filling.args)})."
             steps.append(Step(other.tool.name, other.filling.args, said, True))
-        places = [max(s for s, _ in e.filling.used) for e in (item, *item.also)]
+        fillings = [item.filling, *(e.filling for e in item.also)]
+        places = [max(s for s, _ in filling.used) for filling in fillings]
         return [s for _, s in sorted(zip(places, steps, strict=True), key=lambda p: p[0])]
-
-    def take_up(self, step: Step, result: Result) -> Generator[list[Step], list[Result], bool | Decision]:
-        """After a rejection: do what its reason asks for instead. True if something else was done for it."""
-        reason = re.sub(
-            r"^\W*(?:rejected|denied|declined|refused)\b\W*(?:by [^:.]+[:.])?[:.\s-]*",
-            "",
-            result.text,
-            flags=re.IGNORECASE,
-        ).strip()
-        self.notes.append(
-            f"{step.name} ({shown_args(result.call.args)}) was rejected"
-            + (f": “{reason}”" if reason else "")
-            + ", so it was not done."
-        )
-        tool = self.tool(step.name)
-        if not reason or tool is None or self._taken_up >= _MAX_TAKEN_UP:
-            return False
-        self._taken_up += 1
-        bound = self._within(tool, step, reason)
-        if bound is not None:
-            why = f"You rejected {step.name} ({shown_args(step.args)}): “{reason}”. So: {tool.title} ({shown_args(bound)})."
-            return (yield from self._instead(Step(tool.name, bound, why, True)))
-        clauses = split_clauses(re.sub(r"\b(?:instead|rather)\b", "", reason), self.verbs)
-        for clause in clauses:
-            reading = read_intent(clause, self.verbs)
-            if reading.intent is not Intent.REQUEST or clause.condition:
-                continue
-            item = self.request(
-                reading, [self.words(self.turn.human)], [(step.name, dict(step.args))], elliptic=False
-            )
-            if item.evidence is None or item.decision is not None:
-                continue
-            if item.evidence.features["verb"] < _SURE_VERB:
-                continue
-            steps = yield from self.steps_of(item, why=f"You rejected {step.name}: “{reason}”.")
-            if isinstance(steps, Decision):
-                return steps
-            if any(s.name == step.name and dict(s.args) == dict(result.call.args) for s in steps):
-                continue
-            for other in steps:
-                done = yield from self._instead(other)
-                if done is not True:
-                    return done
-            return True
-        return False
-
-    def _instead(self, step: Step) -> Generator[list[Step], list[Result], bool | Decision]:
-        results = yield from self.perform([step])
-        if results[0].rejected:
-            return (yield from self.take_up(step, results[0]))
-        if results[0].failed:
-            self.notes.append(f"{step.name} failed: {results[0].text.strip()[:300]}")
-            return False
-        return True
-
-    def _within(self, tool: Tool, step: Step, reason: str) -> dict[str, Any] | None:
-        """The step's arguments with one number moved to the limit that the reason names ("not below 1000 rpm")."""
-        limit = read_bound(
-            re.sub(
-                r"\b(?:never|don't go|do not go|no lower|no higher|nothing|don't|do not)\b",
-                lambda m: (
-                    "not"
-                    if m[0].lower() not in ("no lower", "no higher")
-                    else m[0].lower().replace("no", "not")
-                ),
-                reason,
-                flags=re.IGNORECASE,
-            )
-        )
-        if limit is None or limit.op not in (">=", "<="):
-            return None
-        for param in tool.params:
-            now = step.args.get(param.name)
-            if param.kind != "number" or param.identifies or not isinstance(now, int | float):
-                continue
-            edge = convert(limit.limit.value, limit.limit.unit, param.unit)
-            if edge is None or bounded(param, edge):
-                continue
-            if (limit.op == ">=" and now < edge) or (limit.op == "<=" and now > edge):
-                return {**step.args, param.name: numeric(param, edge)}
-        return None
 
     def name_of(self, noun: str, situation: Sequence[Words]) -> str:
         """What "the line" is called here ("line 3"), or "" if nothing or more than one thing can be meant."""
@@ -517,98 +378,6 @@ class Planner:
             break
         return Verdict(None, "")
 
-    def _derive(
-        self, item: Resolved, situation: Sequence[Words] = ()
-    ) -> Generator[list[Step], list[Result], str | Decision]:
-        """Compute "by 10 %" from the current value; returns the arithmetic in words."""
-        assert item.derive is not None
-        param, quantity, sign = item.derive
-        tool = item.filling.tool
-        subject = tuple(dict.fromkeys((*content_lemmas(tool.title), *param.nouns, *param.description_nouns)))
-        found = self._current(subject, param)
-        if found is None:
-            reads = [t for t in self.tools if t.reads]
-            query = self.words(
-                f"what is the current {' '.join(w for w in tool.words[1:])} {' '.join(param.nouns)}"
-            )
-            planned = [(tool.name, item.filling.calls()[0])]
-            ranked = rank(
-                reads,
-                query,
-                [self.words(item.reading.body), *situation],
-                self.memory(planned),
-                self.meaning,
-                asks=True,
-                settings=self.settings,
-            )
-            for evidence in ranked[:2]:
-                if evidence.filling.complete:
-                    yield from self.perform(
-                        [Step(evidence.tool.name, a) for a in evidence.filling.calls()[:1]]
-                    )
-                    found = self._current(subject, param)
-                    break
-        if found is None:
-            return Decision(
-                "ask",
-                f"What should the new {' '.join(param.words)} be? I could not read its current value to compute the change.",
-            )
-        change = (
-            f"{plain(quantity.value * (100 if quantity.unit and quantity.unit.name == 'fraction' else 1))} %"
-            if quantity.unit and quantity.unit.dimension == "ratio"
-            else plain(quantity.value)
-        )
-        if quantity.unit is not None and quantity.unit.dimension == "ratio":
-            share = quantity.value * quantity.unit.factor / 100
-            value = found * (1 + sign * share)
-            shown = f"{plain(found)} × {plain(tidy(1 + sign * share))}"
-        else:
-            step = convert(quantity.value, quantity.unit, param.unit)
-            value = found + sign * (step if step is not None else quantity.value)
-            shown = f"{plain(found)} {'+' if sign > 0 else '-'} {plain(quantity.value)}"
-        value = _sensible(value, found, param)
-        problem = bounded(param, value)
-        if problem:
-            return Decision(
-                "refuse",
-                f"{shown} = {plain(value)}, but {' '.join(param.words)} must be {problem}. I have changed nothing.",
-            )
-        item.filling.args[param.name] = numeric(param, value)
-        unit = f" {param.unit.name}" if param.unit else ""
-        return f"The current value is {plain(found)}{unit}; {change} {'more' if sign > 0 else 'less'} is {shown} = {plain(value)}{unit}."
-
-    def _current(self, subject: tuple[str, ...], param: Param) -> float | None:
-        """The newest reading of what a parameter sets."""
-        for result in self.results:
-            if not result.ok:
-                continue
-            tool = self.tool(result.call.name)
-            if tool is None or not tool.reads:
-                continue
-            numbers = [
-                v
-                for v in values_of(result.data)
-                if isinstance(v.value, int | float) and not isinstance(v.value, bool)
-            ]
-            numbers = [
-                v
-                for v in numbers
-                if param.unit is None or v.unit is None or convert(1.0, v.unit, param.unit) is not None
-            ]
-            words = set(
-                content_lemmas(
-                    " ".join([tool.title, *(str(a).replace("_", " ") for a in result.call.args.values())])
-                )
-            )
-            about = any(related(w, s) for w in words for s in subject)
-            value = pick_number(subject, numbers, None, result)
-            named = value is not None and any(related(k, s) for k in value.words for s in subject)
-            same_unit = value is not None and value.unit is not None and param.unit is not None
-            if value is not None and (named or same_unit or (value.generic and about)):
-                converted = convert(float(value.value), value.unit, param.unit)
-                return converted
-        return None
-
     # --- resolving ---------------------------------------------------------------------------------------------
 
     def _resolve_all(self, readings: list[Reading]) -> list[Resolved]:
@@ -663,7 +432,7 @@ class Planner:
         """A clause that only completes the one before ("…, so put twelve hours"): both read as one, or None."""
         if previous.evidence is None or previous.reading.clause.condition != reading.clause.condition:
             return None
-        if alone.evidence is not None and alone.evidence.score >= _CERTAIN:
+        if alone.evidence is not None and alone.evidence.score >= CERTAIN:
             return None
         strong = (
             alone.evidence is not None
@@ -708,7 +477,7 @@ class Planner:
             return None
         evidence = Evidence(filling, previous.evidence.features, previous.evidence.score)
         item = Resolved(combined, evidence)
-        item.decision = self._check_filling(item, [])
+        item.decision = check_filling(self, item, [])
         return item
 
     def resolve(
@@ -742,7 +511,7 @@ class Planner:
     ) -> Resolved:
         said, score = answer(reading.clause.text, self.conversation.passages, self.meaning, self.settings)
         reads = [t for t in self.tools if t.reads]
-        follow_up = self._elliptic(reading, planned)
+        follow_up = elliptic(self, reading, planned)
         if follow_up is not None and follow_up.tool.reads:
             return Resolved(reading, follow_up)
         ranked = rank(
@@ -777,7 +546,7 @@ class Planner:
             return Resolved(reading, answer=said)
         top = ranked[0] if ranked else None
         if top is not None and top.score >= self.settings.read_floor + 0.4 and not top.filling.complete:
-            return Resolved(reading, top, self._check_filling(Resolved(reading, top), ranked))
+            return Resolved(reading, top, check_filling(self, Resolved(reading, top), ranked))
         if self.conversation.passages:
             text = "The passages that I have say nothing about that. " + cannot(self.tools)
         else:
@@ -804,13 +573,13 @@ class Planner:
 
     def request(
         self, reading: Reading, support: list[Words], planned: list[tuple[str, dict[str, Any]]],
-        *, elliptic: bool = True, trusted: bool = False, tools: Sequence[Tool] | None = None,
+        *, leaning: bool = True, trusted: bool = False, tools: Sequence[Tool] | None = None,
     ) -> Resolved:  # fmt: skip
         """A request as a filled tool, or the decision that keeps it from being done. `trusted`: a runbook's step."""
-        follow_up = self._elliptic(reading, planned) if elliptic else None
+        follow_up = elliptic(self, reading, planned) if leaning else None
         if follow_up is not None:
             item = Resolved(reading, follow_up)
-            item.decision = self._check_filling(item, [])
+            item.decision = check_filling(self, item, [])
             return item
         body, reason = split_reason(reading.body)
         if reason:
@@ -852,399 +621,14 @@ class Planner:
                 "ask", f"What do you mean by “{reading.body.strip()}”? Nothing was spoken of before."
             )
             return item
-        item.derive = self._change(best, self.words(body))
-        item.also = self._also(best, ranked, reading)
-        item.decision = self._doubt(best, ranked, reading, item.also, trusted=trusted) or self._check_filling(
-            item, ranked
+        item.derive = change(self, best, self.words(body))
+        item.also = also(self, best, ranked, reading)
+        item.decision = doubt(self, best, ranked, reading, item.also, trusted=trusted) or check_filling(
+            self, item, ranked
         )
         return item
 
-    def _also(self, best: Evidence, ranked: list[Evidence], reading: Reading) -> list[Evidence]:
-        """Further tools that one clause asks for ("set T3 to 8 °C and 1.2 bar"): each takes a quantity of its own."""
-        out: list[Evidence] = []
-        if best.tool.reads or not best.filling.complete or best.filling.choices or best.filling.rows:
-            return out
-        taken = list(best.filling.used)
-        for q in find_quantities(reading.body):
-            if q.unit is None or any(a < q.end and q.start < b for a, b in taken):
-                continue
-            for e in ranked[1:5]:
-                shared = any(best.filling.args.get(k) == v for k, v in e.filling.args.items())
-                own = any(a <= q.start < b for a, b in e.filling.used)
-                able = not e.tool.reads and e.filling.complete and not e.features["opposite"]
-                if able and own and shared and e.features["verb"] >= best.features["verb"]:
-                    out.append(e)
-                    taken.append((q.start, q.end))
-                    break
-        return out
-
-    def _doubt(
-        self,
-        best: Evidence,
-        ranked: list[Evidence],
-        reading: Reading,
-        also: Sequence[Evidence],
-        *,
-        trusted: bool,
-    ) -> Decision | None:
-        """Why the best tool is not good enough: nothing fits, or two are close."""
-        floor = self.settings.read_floor if best.tool.reads else self.settings.action_floor
-        floor = self.settings.step_floor if trusted else floor
-        margin = self.settings.action_margin * (0.3 if trusted else 1.0)
-        if not best.tool.reads and best.features["verb"] < _SURE_VERB:
-            if best.filling.weak and not trusted and best.features["typed"] < _TWO_TYPED:
-                return Decision(
-                    "ask",
-                    f"I am not sure what to do about “{reading.clause.text.strip()}”. "
-                    + cannot(self.tools)
-                    + " Which of these, if any?",
-                )
-            if is_foreign(best, reading.body) and best.features["typed"] < _TWO_TYPED and not trusted:
-                return Decision(
-                    "refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools)
-                )
-            floor += self.settings.verbless * (0.0 if trusted else 1.0)
-            if best.features["typed"] < _TWO_TYPED and not trusted:
-                floor, margin = floor + self.settings.lone, margin + self.settings.lone
-            margin += self.settings.verbless * (0.1 if trusted else 0.3)
-        elif (
-            not trusted
-            and not best.tool.reads
-            and best.features["nouns"] < self.settings.alien
-            and best.features["typed"] < _TWO_TYPED
-        ):
-            return Decision("refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools))
-        elif best.features["verb"] >= _STRONG_VERB and best.filling.complete and not best.features["unused"]:
-            floor -= self.settings.verbless / 2
-        if best.score < floor or best.features["opposite"]:
-            return Decision("refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools))
-        if (
-            not best.tool.reads
-            and not trusted
-            and not reading.clause.condition
-            and _CONDITIONAL.search(reading.body)
-        ):
-            return Decision(
-                "ask",
-                f"On what condition exactly do you want “{reading.clause.text.strip()}”? I did not understand it, so I have done nothing.",
-            )
-        if best.tool.reads:
-            if reading.intent is Intent.REQUEST and is_foreign(best, reading.body):
-                return Decision(
-                    "refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(self.tools)
-                )
-            return None
-        rivals = [
-            e for e in ranked[1:4]
-            if not e.tool.reads and e not in also and best.score - e.score < margin and not e.features["opposite"] and e.filling.share >= best.filling.share
-        ]  # fmt: skip
-        if rivals:
-            names = [best.tool, *(e.tool for e in rivals)]
-            return Decision(
-                "ask", ask_which(names), pending=Pending(reading.body, tuple(t.name for t in names))
-            )
-        return None
-
-    def _check_filling(self, item: Resolved, ranked: Sequence[Evidence]) -> Decision | None:
-        """What keeps a chosen tool from being called: missing, doubtful or impossible arguments."""
-        filling, reading = item.filling, item.reading
-        tool = filling.tool
-        if filling.problems:
-            param, c = filling.problems[0]
-            return Decision(
-                "refuse",
-                out_of_bounds(tool, param, c.value, c.problem),
-                pending=Pending(reading.body, (tool.name,), (param.name,)),
-            )
-        missing = [p for p in filling.missing if item.derive is None or p is not item.derive[0]]
-        if filling.doubtful:
-            name, values = next(iter(filling.doubtful.items()))
-            shown = ", ".join(str(v) for v in values)
-            return Decision(
-                "ask",
-                f"Which {name.replace('_', ' ')} do you mean: {shown}?",
-                pending=Pending(reading.body, (tool.name,), (name,)),
-            )
-        if missing:
-            return Decision(
-                "ask",
-                ask_missing(tool, missing, self.names),
-                pending=Pending(reading.body, (tool.name,), tuple(p.name for p in missing)),
-            )
-        if not tool.reads:
-            loose = self._unplaced(filling, reading, item.derive, item.also)
-            if loose:
-                return Decision(
-                    "ask",
-                    f"I can't place “{loose}” in “{tool.title}” ({shown_args(filling.calls()[0])}). Shall I do it without that?",
-                    pending=Pending(reading.body, (tool.name,)),
-                )
-        return None
-
-    def _unplaced(
-        self,
-        filling: Filling,
-        reading: Reading,
-        derive: tuple[Param, Quantity, int] | None = None,
-        also: Sequence[Evidence] = (),
-    ) -> str:
-        """A day, a time or a quantity of the request that no argument took: doing it without would be something else."""
-        body = reading.body
-        for w in find_times(body, self.today):
-            if w.clock is not None or w.day is not None:
-                low = body[w.start : w.end].lower()
-                placed = w.day is not None and any(w.day.isoformat() in str(v) for v in filling.args.values())
-                if (
-                    placed
-                    or low in ("today", "tonight")
-                    or any(a < w.end and w.start < b for a, b in filling.used)
-                ):
-                    continue
-                return body[w.start : w.end]
-        for q in find_quantities(body):
-            if any(a < q.end and q.start < b for a, b in filling.used) or (q.unit is None and not q.digits):
-                continue
-            if derive is not None and q == derive[1]:
-                continue
-            if any(a <= q.start < b for e in also for a, b in e.filling.used):
-                continue
-            if any(
-                isinstance(v, int | float) and abs(float(v) - q.value) < 1e-9 for v in filling.args.values()
-            ):
-                continue
-            return body[q.start : q.end]
-        return ""
-
-    def _change(self, best: Evidence, words: Words) -> tuple[Param, Quantity, int] | None:
-        """A change of an absolute parameter ("reduce it by 20 %"): the parameter, the change, its sign."""
-        tool = best.tool
-        groups, _ = verb_groups(words.text)
-        low = words.text.lower()
-        sign = 1 if "raise" in groups and "lower" not in groups else -1 if "lower" in groups else 0
-        if re.search(r"\b(?:below|lower|less|slower|down|under)\b", low):
-            sign = sign or -1
-        elif re.search(r"\b(?:above|higher|more|faster|up|over)\b", low):
-            sign = sign or 1
-        for param in tool.params:
-            if (
-                param.kind != "number"
-                or param.identifies
-                or param.relative
-                or param.name in best.filling.args
-            ):
-                continue
-            for q in find_quantities(words.text):
-                ratio = q.unit is not None and q.unit.dimension == "ratio"
-                if not (
-                    q.role == "change"
-                    or (
-                        ratio
-                        and re.search(
-                            r"\b(?:below|above|less|more|lower|higher|faster|slower)\b",
-                            low[q.end : q.end + 12],
-                        )
-                    )
-                ):
-                    continue
-                same = (
-                    q.unit is not None
-                    and param.unit is not None
-                    and convert(1.0, q.unit, param.unit) is not None
-                )
-                if sign and (ratio or same or q.unit is None):
-                    return param, q, sign
-            whole = re.search(r"\b(?:halve|half (?:of )?(?:its|the|their) (?:current )?\w+|by half)\b", low)
-            if whole:
-                half = Quantity(
-                    50.0, find_quantities("50 %")[0].unit, whole.start(), whole.end(), "change", "", ""
-                )
-                return param, half, -1
-        return None
-
     # --- references to earlier turns ----------------------------------------------------------------------------
-
-    def _elliptic(self, reading: Reading, planned: Sequence[tuple[str, dict[str, Any]]]) -> Evidence | None:
-        """ "And on line 4?", "the same for ledger", "make it 5 instead": the earlier call with what is new, or None."""
-        text = reading.clause.text.strip()
-        low = text.lower()
-        continues = bool(
-            re.match(
-                r"^(?:(?:ok|okay|hm|and|also|then|now|so|no|but|too \w+)\b[\s,.]*)*(?:and|what about|how about|same|the same|do the same|likewise|make (?:it|that)|instead|rather|also|no,)\b",
-                low,
-            )
-            or re.search(
-                r"\b(?:as well|too|instead|the same|likewise)\s*$|\bthe same (?:for|to|with|on|in)\b|\binstead\b",
-                low,
-            )
-        )
-        bare = reading.intent is Intent.FRAGMENT and len(text.split()) <= 5
-        question = (
-            reading.intent is Intent.QUESTION
-            and len(text.split()) <= 5
-            and bool(re.match(r"^(?:and|what about|how about)\b", low))
-        )
-        undo = bool(_UNDO.search(low))
-        if not (continues or bare or question or undo):
-            return None
-        earlier = [*reversed(planned)] or [
-            (c.name, dict(c.args))
-            for turn in reversed(self.conversation.turns[:-1])
-            for c in reversed(turn.calls)
-        ]
-        if not earlier:
-            return None
-        tool = self.tool(earlier[0][0])
-        if tool is None:
-            return None
-        undone = self._undone(low, earlier)
-        if undone is not None:
-            return undone
-        if reading.intent is Intent.REQUEST and not verb_fits(tool, reading.body):
-            return None
-        body = (
-            re.sub(
-                r"^\W*(?:too \w+\W+)?(?:and|what about|how about|do the same(?: for| to| with| on)?|the same(?: for)?|also|make (?:it|that))\b",
-                "",
-                text,
-                flags=re.IGNORECASE,
-            ).strip()
-            or text
-        )
-        clause = self.words(body)
-        filling = Filling(tool, args=dict(earlier[0][1]))
-        changed = False
-        used: list[tuple[int, int]] = []
-        for param in sorted(tool.params, key=lambda p: not p.required):
-            found = [
-                c
-                for c in candidates(param, clause, self.meaning, tool.params)
-                if c.score >= (0.45 if param.required else 0.5)
-            ]
-            found = [c for c in found if not any(a < c.end and c.start < b for a, b in used)]
-            if found and found[0].start >= 0:
-                used.append((found[0].start, found[0].end))
-                if found[0].problem:
-                    filling.problems.append((param, found[0]))
-                filling.args[param.name] = found[0].value
-                changed = changed or earlier[0][1].get(param.name) != found[0].value
-        if not changed:
-            return None
-        rest = [w for w in content_lemmas(body) if not any(w in content_lemmas(body[a:b]) for a, b in used)]
-        if bare and not continues and (len(rest) > 1 or (not tool.reads and rest)):
-            return None
-        filling.used = used
-        return Evidence(filling, {"verb": 1.0, "meaning": 1.0, "opposite": 0.0}, _CERTAIN)
-
-    def _undone(self, low: str, earlier: Sequence[tuple[str, dict[str, Any]]]) -> Evidence | None:
-        """ "Undo that": the tool that does the opposite of the last action, with the same arguments."""
-        if not _UNDO.search(low):
-            return None
-        for name, args in earlier:
-            done = self.tool(name)
-            if done is None or done.reads:
-                continue
-            fits = [
-                t
-                for t in self.tools
-                if not t.reads and all(p.name in args for p in t.required) and are_opposites(done, t)
-            ]
-            if len(fits) != 1:
-                return None
-            known = {p.name for p in fits[0].params}
-            filling = Filling(fits[0], args={k: v for k, v in args.items() if k in known})
-            return Evidence(filling, {"verb": 1.0, "meaning": 1.0, "opposite": 0.0}, _CERTAIN)
-        return None
-
-    def _pending(self) -> Pending | None:
-        """What the last question to the person was about, found by planning that turn again."""
-        turns = self.conversation.turns
-        if (
-            len(turns) < 2
-            or not turns[-2].human
-            or (len(turns) > 1
-            and turns[-2].said.strip() == ""
-            and turns[-2].calls)
-        ):
-            return None
-        if (
-            not re.search(r"\?|which|please (?:tell|say|give)|what ", turns[-2].said.lower())
-            and turns[-2].calls
-        ):
-            return None
-        earlier = Planner(self.conversation.before(len(turns) - 2), self.tools, self.meaning, self.settings)
-        decision = earlier.decide()
-        return decision.pending if decision.kind in ("ask", "refuse") else None
-
-    def _resume(
-        self, pending: Pending, text: str, readings: list[Reading]
-    ) -> Generator[list[Step], list[Result], Decision | None]:
-        """Go on with a request that waited for an answer; None if the message is about something else."""
-        intents = {r.intent for r in readings}
-        if Intent.REFUSAL in intents and len(readings) == 1:
-            return Decision("ack", "All right, I leave it at that.")
-        if intents & {Intent.PROHIBITION, Intent.HYPOTHETICAL, Intent.QUESTION}:
-            return None
-        if pending.steps and Intent.CONSENT in intents:
-            yield from self.perform(list(pending.steps))
-            return Decision("done", summary(self))
-        if not pending.tools:
-            return None
-        for reading in readings:
-            if reading.intent is Intent.REQUEST and self.request(reading, [], []).decision is None:
-                return None
-        tools = [t for t in self.tools if t.name in pending.tools]
-        if len(tools) > 1:
-            chosen = rank(
-                tools,
-                self.words(f"{text}"),
-                [self.words(pending.text)],
-                self.memory(),
-                self.meaning,
-                settings=self.settings,
-            )
-            tools = [chosen[0].tool]
-        if not tools:
-            return None
-        tool = tools[0]
-        reply = self.words(text)
-        support = [reply]
-        for name in pending.missing:
-            param = tool.param(name)
-            if param is not None:
-                support.append(self.words(f"{' '.join(param.nouns)} {text}"))
-        ranked = rank(
-            [tool], self.words(pending.text), support, self.memory(), self.meaning, settings=self.settings
-        )
-        filling = ranked[0].filling
-        gained = [n for n in pending.missing if n in filling.args or n in filling.choices]
-        for param in list(filling.missing):
-            if param.kind == "text" and len(filling.missing) == 1 and not gained:
-                filling.args[param.name] = text.strip()
-                filling.missing.remove(param)
-                gained.append(param.name)
-            elif param.kind in ("name", "text") and len(text.split()) <= 3 and len(filling.missing) == 1:
-                filling.args[param.name] = text.strip(" .!")
-                filling.missing.remove(param)
-                gained.append(param.name)
-        if not gained and pending.missing:
-            return None
-        reading = Reading(readings[0].clause, Intent.REQUEST, pending.text) if readings else None
-        if reading is None:
-            return None
-        item = Resolved(
-            Reading(reading.clause, reading.intent, f"{pending.text} ({text})"),
-            Evidence(filling, ranked[0].features, ranked[0].score),
-        )
-        for param in list(filling.missing):
-            if filling.problems and filling.problems[0][0] is param:
-                filling.missing.remove(param)
-        stop = None
-        if filling.missing or filling.problems or filling.doubtful:
-            stop = self._check_filling(item, [])
-        if stop is not None:
-            return stop
-        ended = yield from self.act(item)
-        return ended or Decision("done", "\n".join(x for x in [summary(self), *self.notes] if x))
 
     # --- runbooks and delegation ---------------------------------------------------------------------------------
 
@@ -1267,7 +651,9 @@ class Planner:
         score, best = ranked[0]
         if delegated:
             return (
-                best if score >= self.settings.runbook_floor or (len(runbooks) == 1 and score > 0.15) else None
+                best
+                if score >= self.settings.runbook_floor or (len(runbooks) == 1 and score > 0.15)
+                else None
             )
         title = set(content_lemmas(best.title)) - {"step"}
         body = asked[0].body
@@ -1353,13 +739,6 @@ def _without_repeats(items: list[Resolved]) -> list[Resolved]:
             continue
         out.append(item)
     return out
-
-
-def _sensible(value: float, current: float, param: Param) -> float:
-    """Round a computed value as a person would: whole for integers and large numbers, else as fine as the reading."""
-    if param.schema.get("type") == "integer" or abs(current) >= 100:
-        return float(round(value))
-    return round(value, 1 if abs(current) >= 10 else 2)
 
 
 def capital(text: str) -> str:

@@ -293,10 +293,9 @@ def tool_verbs(
             f"{base} {p}" for p in tokens[i + 1 : i + 7] if p in _PARTICLES and _groups_of(f"{base} {p}")
         ]
         target = main if i == 0 and not named else other
-        if (
-            i == 0
-            or ((tokens[i - 1] in ("or", "and", "to", ",", "then") or low == base)
-            and tokens[i - 1] not in ("the", "a", "an", "of", "its", "their"))
+        if i == 0 or (
+            (tokens[i - 1] in ("or", "and", "to", ",", "then") or low == base)
+            and tokens[i - 1] not in ("the", "a", "an", "of", "its", "their")
         ):
             target.update(phrases or [base])
     groups = frozenset(g for v in main for g in _groups_of(v))
