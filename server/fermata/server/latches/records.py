@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import and_, bindparam, func, select, update
+from sqlalchemy import and_, bindparam, exists, not_, select, update
 
 from fermata.server.errors import not_found
 from fermata.server.latches.coverage import ActiveLatch, to_scope
@@ -68,6 +68,61 @@ _WAITING_FOR_STEP = (
         )
     )
 )
+_ONE = select(schema.latches).where(
+    and_(schema.latches.c.tenant == bindparam("of_tenant"), schema.latches.c.id == bindparam("of_latch"))
+)
+_STEPS = select(schema.latch_steps).where(
+    and_(
+        schema.latch_steps.c.tenant == bindparam("of_tenant"),
+        schema.latch_steps.c.latch == bindparam("of_latch"),
+    )
+)
+_RUNS = select(schema.latch_runs.c.run).where(
+    and_(
+        schema.latch_runs.c.tenant == bindparam("of_tenant"),
+        schema.latch_runs.c.latch == bindparam("of_latch"),
+    )
+)
+_STOP_RUN = (
+    update(schema.latch_runs)
+    .where(
+        and_(
+            schema.latch_runs.c.tenant == bindparam("of_tenant"),
+            schema.latch_runs.c.run == bindparam("of_run"),
+            schema.latch_runs.c.stopped.is_(False),
+        )
+    )
+    .values(stopped=True)
+)
+_END_STEP = update(schema.latch_steps).where(
+    and_(
+        schema.latch_steps.c.tenant == bindparam("of_tenant"),
+        schema.latch_steps.c.latch == bindparam("of_latch"),
+        schema.latch_steps.c.run == bindparam("of_run"),
+        schema.latch_steps.c.key == bindparam("of_step"),
+    )
+)
+_SETTLE = (
+    update(schema.latches)
+    .where(
+        and_(
+            schema.latches.c.tenant == bindparam("of_tenant"),
+            schema.latches.c.id == bindparam("of_latch"),
+            schema.latches.c.state == LATCHED,
+            not_(exists(_RUNS.where(schema.latch_runs.c.stopped.is_(False)))),
+            not_(
+                exists(
+                    _STEPS.where(
+                        schema.latch_steps.c.status.in_(
+                            (latch_pb2.LATCH_STEP_STATUS_OPEN, latch_pb2.LATCH_STEP_STATUS_UNREACHABLE)
+                        )
+                    )
+                )
+            ),
+        )
+    )
+    .values(state=SETTLED, settled=bindparam("now"))
+)
 
 
 def active(connection: Any, tenant: str) -> list[ActiveLatch]:
@@ -80,10 +135,7 @@ def find(connection: Any, tenant: str, latch: str) -> Any:
 
     :raises DomainError: LATCH_NOT_FOUND.
     """
-    table = schema.latches.c
-    row = connection.execute(
-        select(schema.latches).where(and_(table.tenant == tenant, table.id == latch))
-    ).first()
+    row = connection.execute(_ONE, {"of_tenant": tenant, "of_latch": latch}).first()
     if row is None:
         raise not_found("latch", str(Name(tenant, "latches", latch)), "List them with ListLatches.")
     return row
@@ -93,29 +145,26 @@ def step_ended(
     transaction: Transaction, tenant: str, run: str, key: str, outcome: run_pb2.StepOutcome.ValueType
 ) -> None:
     """Fill a step's end into the reports of the latches that found it open, and settle those that it was the last for."""
-    table = schema.latch_steps.c
-    waiting = transaction.execute(
-        _WAITING_FOR_STEP, {"of_tenant": tenant, "of_run": run, "of_step": key}
-    ).fetchall()
-    for latch, created in waiting:
+    mine = {"of_tenant": tenant, "of_run": run, "of_step": key}
+    for latch, created in transaction.execute(_WAITING_FOR_STEP, mine).fetchall():
         transaction.execute(
-            update(schema.latch_steps)
-            .where(and_(table.tenant == tenant, table.latch == latch, table.run == run, table.key == key))
-            .values(
-                status=_STATUS.get(outcome, latch_pb2.LATCH_STEP_STATUS_FINISHED),
-                milliseconds=(transaction.now - created) * 1e3,
-            )
+            _END_STEP,
+            {
+                **mine,
+                "of_latch": latch,
+                "status": _STATUS.get(outcome, latch_pb2.LATCH_STEP_STATUS_FINISHED),
+                "milliseconds": (transaction.now - created) * 1e3,
+            },
         )
         settle(transaction, tenant, latch)
 
 
 def run_stopped(transaction: Transaction, tenant: str, run: str) -> None:
     """Tell the latches that wait for this run that nothing of it can start any more."""
-    waiting = transaction.execute(_WAITING_FOR_RUN, {"of_tenant": tenant, "of_run": run}).scalars().all()
+    mine = {"of_tenant": tenant, "of_run": run}
+    waiting = transaction.execute(_WAITING_FOR_RUN, mine).scalars().all()
     if waiting:
-        table = schema.latch_runs.c
-        mine = and_(table.tenant == tenant, table.run == run, table.stopped.is_(False))
-        transaction.execute(update(schema.latch_runs).where(mine).values(stopped=True))
+        transaction.execute(_STOP_RUN, mine)
     for latch in waiting:
         settle(transaction, tenant, latch)
 
@@ -123,25 +172,7 @@ def run_stopped(transaction: Transaction, tenant: str, run: str) -> None:
 def settle(transaction: Transaction, tenant: str, latch: str) -> None:
     """Mark a latch SETTLED if every run has stopped and every effect that was open has ended. Never undone, and never twice."""
     transaction.publication.latches.append(latch)
-    runs, steps, latches = schema.latch_runs.c, schema.latch_steps.c, schema.latches.c
-    going = transaction.execute(
-        select(func.count()).where(and_(runs.tenant == tenant, runs.latch == latch, runs.stopped.is_(False)))
-    ).scalar_one()
-    open_effects = transaction.execute(
-        select(func.count()).where(
-            and_(
-                steps.tenant == tenant,
-                steps.latch == latch,
-                steps.status.in_((latch_pb2.LATCH_STEP_STATUS_OPEN, latch_pb2.LATCH_STEP_STATUS_UNREACHABLE)),
-            )
-        )
-    ).scalar_one()
-    if going == 0 and open_effects == 0:
-        transaction.execute(
-            update(schema.latches)
-            .where(and_(latches.tenant == tenant, latches.id == latch, latches.state == LATCHED))
-            .values(state=SETTLED, settled=transaction.now)
-        )
+    transaction.execute(_SETTLE, {"of_tenant": tenant, "of_latch": latch, "now": transaction.now})
 
 
 def to_message(connection: Any, row: Any) -> latch_pb2.Latch:
@@ -164,18 +195,14 @@ def to_message(connection: Any, row: Any) -> latch_pb2.Latch:
     ):
         if value:
             field.FromNanoseconds(int(value * 1e9))
-    steps, runs = schema.latch_steps.c, schema.latch_runs.c
-    for step in connection.execute(
-        select(schema.latch_steps).where(and_(steps.tenant == row.tenant, steps.latch == row.id))
-    ):
+    mine = {"of_tenant": row.tenant, "of_latch": row.id}
+    for step in connection.execute(_STEPS, mine):
         message.steps.add(
             step=str(Name(step.tenant, "runs", step.run, "steps", step.step)),
             tool=step.tool,
             status=step.status,
             milliseconds=step.milliseconds,
         )
-    for run in connection.execute(
-        select(runs.run).where(and_(runs.tenant == row.tenant, runs.latch == row.id))
-    ).scalars():
+    for run in connection.execute(_RUNS, mine).scalars():
         message.runs.append(str(Name(row.tenant, "runs", run)))
     return message

@@ -33,6 +33,17 @@ _MINE = and_(
     schema.steps.c.key == bindparam("of_key"),
 )
 _ONE = select(schema.steps).where(_MINE)
+_OPEN = (
+    select(schema.steps)
+    .where(
+        and_(
+            schema.steps.c.tenant == bindparam("of_tenant"),
+            schema.steps.c.run == bindparam("of_run"),
+            schema.steps.c.outcome == OPEN,
+        )
+    )
+    .order_by(schema.steps.c.n)
+)
 _UPDATE = update(schema.steps).where(_MINE)
 _INSERT = schema.steps.insert()
 
@@ -44,9 +55,7 @@ def find(connection: Any, tenant: str, run: str, key: str) -> Any | None:
 
 def open_steps(connection: Any, tenant: str, run: str) -> list[Any]:
     """The run's steps that have passed their gate and are not closed."""
-    table = schema.steps.c
-    query = select(schema.steps).where(and_(table.tenant == tenant, table.run == run, table.outcome == OPEN))
-    return list(connection.execute(query.order_by(table.n)).fetchall())
+    return list(connection.execute(_OPEN, {"of_tenant": tenant, "of_run": run}).fetchall())
 
 
 def unfinished(connection: Any, tenant: str, run: str) -> list[Any]:
