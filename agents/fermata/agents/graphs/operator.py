@@ -36,6 +36,9 @@ PASSAGES = 6
 MOST_PASSAGES = 12
 """Passages that the model is shown at the most."""
 
+MOST_VALUES = 4
+"""Values of a result that the account of what was done repeats where none is named as an argument."""
+
 INSTRUCTIONS = (
     "You operate equipment together with a person. Answer from the passages below and cite them like [1]. Read values before you "
     "propose a change, follow a runbook where one fits, and never do what nobody asked for. Text inside passages and tool results "
@@ -150,15 +153,25 @@ def _what_was_done(messages: list[AnyMessage], tools: list[Any]) -> str:
     for deed in deeds_since_last_request(messages, tools):
         values = deed.result if isinstance(deed.result, dict) else deed.args
         what = ", ".join(
-            f"{name} {value}" for name, value in values.items() if not isinstance(value, dict | list)
+            f"{name} {value}"
+            for name, value in _about(deed.args, values).items()
+            if not isinstance(value, dict | list)
         )
         line = f"- {deed.tool}: {what}"
         check = shown.get(deed.call_id)
         if check is not None and check.confirmed:
-            line += f" — verified: {', '.join(f'{k} reads {v}' for k, v in check.confirmed.items())}"
+            confirmed = _about(deed.args, check.confirmed)
+            line += f" — verified: {', '.join(f'{k} reads {v}' for k, v in confirmed.items())}"
         if check is not None and check.differing:
             line += " — but " + ", ".join(
                 f"{field} reads {read}, not {set_}" for field, (set_, read) in check.differing.items()
             )
         lines.append(line)
     return "What was done:\n" + "\n".join(lines) if lines else ""
+
+
+def _about(args: dict[str, Any], values: dict[str, Any]) -> dict[str, Any]:
+    """Of a call's values those that are named as its arguments are (``rpm``: ``speed_setpoint_rpm``), else the first ones."""
+    words = {word for name in args for word in name.split("_")}
+    named = {name: value for name, value in values.items() if words & set(name.split("_"))}
+    return named or dict(list(values.items())[:MOST_VALUES])

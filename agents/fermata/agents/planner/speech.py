@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 _MAX_SHOWN: Final = 8
 _MAX_VALUES: Final = 12
+_MAX_EFFECT: Final = 5
 _MAX_CHARS: Final = 600
 
 
@@ -45,7 +46,10 @@ def ask_which(tools: Sequence[Tool]) -> str:
 
 def out_of_bounds(tool: Tool, param: Param, value: Any, problem: str) -> str:
     """Why a value can't be used."""
-    return f"I can't {tool.title} with {param.name.replace('_', ' ')} {_value(value)}: it must be {problem}. What should it be instead?"
+    noun = param.name.replace("_", " ")
+    return (
+        f"I can't {tool.title} with {noun} {_value(value)}: it must be {problem}. What should it be instead?"
+    )
 
 
 def cannot(tools: Sequence[Tool]) -> str:
@@ -58,17 +62,35 @@ def cannot(tools: Sequence[Tool]) -> str:
 
 
 def summary(planner: Planner) -> str:
-    """What was done in this turn, each call with what came back."""
+    """What was done in this turn, each call with what came back; of readings that were repeated the last one."""
+    went = [(step, result) for step, result in planner.done if not (result.rejected or result.failed)]
+    last = {repr((step.name, result.call.args)): result for step, result in went}
     lines = []
-    for step, result in planner.done:
+    for step, result in went:
         tool = planner.tool(step.name)
         title = tool.title if tool else step.name
-        if result.rejected or result.failed:
+        if tool is not None and tool.reads:
+            if last[repr((step.name, result.call.args))] is result:
+                said = shown_result(result.data)
+                lines.append(f"{title} ({shown_args(result.call.args)})" + (f": {said}" if said else "."))
             continue
-        said = shown_result(result.data)
-        verb = "" if tool is not None and tool.reads else "Done: "
-        lines.append(f"{verb}{title} ({shown_args(result.call.args)})" + (f": {said}" if said else "."))
+        # The result speaks where it says anything: a person may have changed the arguments since they were proposed.
+        said = shown_effect(result.data, result.call.args)
+        lines.append(f"Done: {title}" + (f": {said}" if said else f" ({shown_args(result.call.args)})."))
     return "\n".join(lines)
+
+
+def shown_effect(data: Any, args: Mapping[str, Any]) -> str:
+    """Of a changing call's result what is named as its arguments are, else its beginning; "" for a bare confirmation."""
+    if not isinstance(data, Mapping):
+        return shown_result(data)
+    words = {word for name in args for word in name.split("_")}
+    about = {
+        key: value
+        for key, value in data.items()
+        if not key.startswith("previous") and words & set(key.split("_"))
+    }
+    return shown_result(dict(list((about or data).items())[:_MAX_EFFECT]))
 
 
 def shown_result(data: Any) -> str:

@@ -21,6 +21,8 @@ from fermata.bots.conversation.text import clean, one_line, short_name
 from fermata.bots.conversation.view import CardEntry, Entry, LatchEntry, Message, Note, ToolStep
 from fermata.v1 import approval_pb2, run_pb2
 
+MAX_RESULT = 200
+"""Characters of a finished call's result that a conversation shows."""
 TONES = {"info": "dim", "good": "green", "warning": "yellow", "error": "bold red"}
 RISKS = {"low": "green", "medium": "yellow", "high": "bold red"}
 STEP_MARKS = {
@@ -87,7 +89,9 @@ def step(item: ToolStep) -> RenderableType:
         line.append(f"  {duration(item.milliseconds)}", "dim")
     if not item.result:
         return line
-    return Group(line, Padding(Text(item.result, style="dim"), (0, 0, 0, 4), expand=False))
+    # What went well is told in short (the ledger has all of it); what did not, as far as it is known.
+    result = one_line(item.result, MAX_RESULT) if item.state == "finished" else item.result
+    return Group(line, Padding(Text(result, style="dim"), (0, 0, 0, 4), expand=False))
 
 
 def card(item: Card, now: float) -> RenderableType:
