@@ -8,10 +8,10 @@ import re
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
-from fermata.agents.planner.candidates import Words, bounded, numeric
 from fermata.agents.planner.conditions import pick_number
 from fermata.agents.planner.conversation import Result
 from fermata.agents.planner.decision import Decision, Step
+from fermata.agents.planner.figures import bounded, numeric
 from fermata.agents.planner.quantities import Quantity, find_quantities
 from fermata.agents.planner.ranking import (
     Evidence,
@@ -23,6 +23,7 @@ from fermata.agents.planner.resolved import Resolved
 from fermata.agents.planner.text import content_lemmas, related
 from fermata.agents.planner.tools import Param
 from fermata.agents.planner.units import convert, plain, tidy
+from fermata.agents.planner.words_given import Words
 
 if TYPE_CHECKING:
     from fermata.agents.planner.plan import Planner

@@ -11,13 +11,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from fermata.agents.planner.candidates import Candidate, Words, candidates
+from fermata.agents.planner.candidates import candidates
 from fermata.agents.planner.freetext import MESSAGES, free_text
 from fermata.agents.planner.meaning import Meaning
 from fermata.agents.planner.names import Name, find_names
 from fermata.agents.planner.quantities import find_quantities
 from fermata.agents.planner.text import is_identifier, lemma, related
 from fermata.agents.planner.tools import Param, Tool, make_tools
+from fermata.agents.planner.words_given import Candidate, Words
 
 _PRONOUN: Final = re.compile(
     r"\b(?:it|them|they|its|their|that|this|those|these|there|one|ones|same|again|him|her|his|both)\b",

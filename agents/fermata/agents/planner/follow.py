@@ -11,7 +11,6 @@ from collections.abc import Generator
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
-from fermata.agents.planner.candidates import Words
 from fermata.agents.planner.clauses import Clause, split_clauses
 from fermata.agents.planner.conditions import Verdict, read_bound
 from fermata.agents.planner.conversation import Result
@@ -22,6 +21,7 @@ from fermata.agents.planner.rejection import take_up
 from fermata.agents.planner.resolved import DOES, Resolved
 from fermata.agents.planner.runbook import Runbook
 from fermata.agents.planner.speech import summary
+from fermata.agents.planner.words_given import Words
 
 _GOTO: Final = re.compile(
     r"\b(?:go (?:back |on |straight |directly )?(?:to|with)|continue (?:with|at|from)|skip (?:ahead )?to|return to|jump to|proceed (?:to|with|from)|repeat(?: from)?|start again (?:at|from)|move on to)\s+(?:the )?(?:step|point|number)\s*(\d+)",

@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from fermata.agents.planner.candidates import PEOPLE, Candidate, Words
 from fermata.agents.planner.text import known_verbs, lemma, quoted, related
 from fermata.agents.planner.tools import Param, Tool
 from fermata.agents.planner.words import DETERMINERS, PREPOSITIONS, PRONOUNS, STOPWORDS, VERB_GROUPS
+from fermata.agents.planner.words_given import PEOPLE, Candidate, Words
 
 _REASON: Final = re.compile(
     r"\b(?:because(?: of)?|since|due to|owing to|as (?=the |it |we |there )|on account of|reason(?: is|:)?|for the reason that|so that|the cause is|, for )\s*:?\s*",

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from fermata.agents.planner.answers import answer
-from fermata.agents.planner.candidates import Words, candidates
+from fermata.agents.planner.candidates import candidates
 from fermata.agents.planner.clauses import corrected, split_clauses, split_reason
 from fermata.agents.planner.conditions import Verdict, judge
 from fermata.agents.planner.conversation import Conversation, Result, Turn
@@ -41,6 +41,7 @@ from fermata.agents.planner.speech import cannot, shown_args, summary
 from fermata.agents.planner.text import content_lemmas, known_verbs, lemma, related
 from fermata.agents.planner.times import today_of
 from fermata.agents.planner.tools import Tool
+from fermata.agents.planner.words_given import Words
 
 _TELLS: Final = frozenset({Intent.STATEMENT, Intent.REPORT, Intent.NEED})
 _NORMATIVE: Final = re.compile(

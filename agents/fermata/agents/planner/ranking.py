@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from fermata.agents.planner.candidates import Words, shape_of
 from fermata.agents.planner.filling import Filling, Memory, fill
 from fermata.agents.planner.meaning import Meaning
 from fermata.agents.planner.names import Name, find_names
+from fermata.agents.planner.naming import shape_of
 from fermata.agents.planner.settings import DEFAULT, Settings
 from fermata.agents.planner.text import (
     content_lemmas,
@@ -29,6 +29,7 @@ from fermata.agents.planner.text import (
 )
 from fermata.agents.planner.tools import Tool
 from fermata.agents.planner.words import OPPOSITES, REVERSING_PREFIXES, VERB_GROUPS
+from fermata.agents.planner.words_given import Words
 
 _PARTICLES: Final = frozenset(
     {"up", "down", "off", "on", "out", "back", "over", "in", "aside", "away", "again", "round", "around"}

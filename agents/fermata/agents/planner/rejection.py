@@ -9,11 +9,11 @@ import re
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, Final
 
-from fermata.agents.planner.candidates import bounded, numeric
 from fermata.agents.planner.clauses import split_clauses
 from fermata.agents.planner.conditions import read_bound
 from fermata.agents.planner.conversation import Result
 from fermata.agents.planner.decision import Decision, Step
+from fermata.agents.planner.figures import bounded, numeric
 from fermata.agents.planner.intent import Intent, read_intent
 from fermata.agents.planner.resolved import SURE_VERB
 from fermata.agents.planner.speech import shown_args
