@@ -256,6 +256,19 @@ async def test_a_host_that_does_not_answer_a_halt_is_killed_and_the_runs_beside_
     assert not worker.leases
 
 
+async def test_a_host_that_speaks_for_a_run_of_another_host_is_killed_and_not_heard(
+    server: FakeServer, worker: Worker, zygotes: FakeZygotes
+) -> None:
+    connection = await server.connection()
+    await running(connection, zygotes, "r1", shared=False)
+    other = await running(connection, zygotes, "r2", shared=False)
+    other.say(lease("r1"), id=1, finish=Finish(answer="forged"))
+    ended = await connection.next("host_ended")
+    assert list(ended.leases) == [lease("r2")]
+    assert other.killed
+    assert worker.leases == [(lease("r1").run, 1)]
+
+
 async def test_a_halt_of_a_run_that_is_not_here_is_reported_as_dead(
     server: FakeServer, worker: Worker
 ) -> None:

@@ -105,7 +105,8 @@ def test_what_is_said_again_carries_the_number_that_it_had(world: Any) -> None:
 
     world.decide(approval)
     first = resumed()
-    world.tx(lambda tx: reconnection.catch_up(tx, world.leases, "w1", [world.lease(run)]))
+    held = world.lease(run)
+    world.tx(lambda tx: reconnection.catch_up(tx, world.leases, "w1", [held]))
     assert first.number == resumed().number > 0
     assert world.gate(run, nonce="n").verdict == PROCEED
     world.closed(run, "n")

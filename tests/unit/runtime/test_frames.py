@@ -8,7 +8,7 @@ import struct
 import pytest
 
 from fermata.agents.runtime import frames
-from fermata.agents.runtime.errors import ChannelClosedError, FrameTooLargeError
+from fermata.agents.runtime.errors import ChannelClosedError, FrameInvalidError, FrameTooLargeError
 from fermata.agents.runtime.frames import FrameSocket, FrameStream, encode, socket_pair
 from fermata.v1 import worker_pb2
 
@@ -76,5 +76,16 @@ async def test_a_frame_over_the_limit_is_refused_at_both_ends(monkeypatch: pytes
     theirs.sendall(struct.pack(">I", 101))
     with pytest.raises(FrameTooLargeError):
         await stream.receive()
+    stream.close()
+    theirs.close()
+
+
+async def test_a_frame_that_holds_no_message_is_an_error_with_a_reason() -> None:
+    ours, theirs = socket_pair()
+    stream = await FrameStream.open(ours, V.WorkerMessage)
+    theirs.sendall(struct.pack(">I", 3) + b"\xff\xff\xff")
+    with pytest.raises(FrameInvalidError) as error:
+        await stream.receive()
+    assert error.value.reason == "FRAME_INVALID"
     stream.close()
     theirs.close()

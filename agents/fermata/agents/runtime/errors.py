@@ -80,6 +80,12 @@ class FrameTooLargeError(HostError):
         self.limit_bytes = limit_bytes
 
 
+class FrameInvalidError(HostError):
+    """A frame holds no message."""
+
+    reason = "FRAME_INVALID"
+
+
 class ChannelClosedError(HostError):
     """The worker's end of the socket is gone."""
 

@@ -15,9 +15,9 @@ import threading
 from collections.abc import Iterable
 from typing import Generic, TypeVar
 
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
-from fermata.agents.runtime.errors import ChannelClosedError, FrameTooLargeError
+from fermata.agents.runtime.errors import ChannelClosedError, FrameInvalidError, FrameTooLargeError
 
 MAX_FRAME_BYTES = 48 * 1024 * 1024
 """Largest frame that either end sends or takes: with room to spare below the 64 MiB that a gRPC message may have."""
@@ -81,6 +81,7 @@ class FrameStream(Generic[Incoming]):
         """The next message, or None where the other end is closed.
 
         :raises FrameTooLargeError: where the other end announces too large a frame: the stream can't be used further.
+        :raises FrameInvalidError: where a frame holds no message: neither can it.
         """
         try:
             (size,) = _LENGTH.unpack(await self._reader.readexactly(_LENGTH.size))
@@ -89,6 +90,8 @@ class FrameStream(Generic[Incoming]):
             return self._incoming.FromString(await self._reader.readexactly(size))
         except (asyncio.IncompleteReadError, ConnectionError):
             return None
+        except DecodeError as error:
+            raise FrameInvalidError(str(error)) from error
 
     async def drain(self) -> None:
         """Wait until all that was queued has been handed to the kernel."""

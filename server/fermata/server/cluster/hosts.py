@@ -48,7 +48,7 @@ class HostProcess(Protocol):
     def send(self, message: ServerMessage) -> None:
         """Queues a message for the host. Never blocks; to a host that has ended it does nothing.
 
-        :raises BufferError: the host has not read for so long that its queue is full.
+        :raises BufferError: the host has not read for so long that its queue is full, or no frame holds the message.
         """
 
     async def receive(self) -> HostMessage | None:

@@ -254,8 +254,8 @@ class Worker:
             return
         try:
             run.host.send(message)
-        except BufferError:
-            log.warning("host %d of %s does not read; it is killed", run.host.pid, run.key[0])
+        except BufferError as error:
+            log.warning("host %d of %s is killed: %s", run.host.pid, run.key[0], error)
             self._spawn(_kill(run.host))
 
     # -- starting
@@ -330,6 +330,10 @@ class Worker:
         key = (message.lease.run, message.lease.epoch)
         body = message.WhichOneof("body")
         run = self._runs.get(key)
+        if run is not None and run.host is not host:
+            log.warning("host %d speaks for %s, which it does not carry; it is killed", host.pid, key[0])
+            self._spawn(_kill(host))
+            return
         if body in ("embed", "stopped", "ready") and message.HasField("commit"):
             # What the worker answers by itself may still carry what the server must keep.
             self._send_for(HostMessage(lease=message.lease, commit=message.commit))

@@ -12,7 +12,7 @@ import signal
 from pathlib import Path
 
 from fermata.agents.runtime import launcher
-from fermata.agents.runtime.errors import FrameTooLargeError, HostError
+from fermata.agents.runtime.errors import FrameInvalidError, FrameTooLargeError, HostError
 from fermata.server.cluster.hosts import GraphNotLoadedError, HostExit, ZygoteGoneError
 from fermata.v1.agent_pb2 import AgentSpec, GraphReport
 from fermata.v1.worker_pb2 import HostMessage, ServerMessage
@@ -43,24 +43,27 @@ class ForkedHost:
     def send(self, message: ServerMessage) -> None:
         """Queues a message for the host; to a host that has ended it does nothing.
 
-        :raises BufferError: the host has not read for so long that its queue is full.
+        :raises BufferError: the host has not read for so long that its queue is full, or no frame holds the message.
         """
         if self._end.done():
             return
         self._unread_bytes += message.ByteSize()
         if self._unread_bytes > MAX_UNREAD_BYTES:
             raise BufferError(f"host {self.pid} has {self._unread_bytes} bytes unread")
-        self._process.stream.send(message)
+        try:
+            self._process.stream.send(message)
+        except FrameTooLargeError as error:
+            raise BufferError(error.message) from error
         if self._draining is None or self._draining.done():
             self._draining = asyncio.create_task(self._drain())
 
     async def receive(self) -> HostMessage | None:
-        """The next message; ``None`` once the host has closed its end, or said more than a frame may hold."""
+        """The next message; ``None`` once the host has closed its end, or sent what is no frame."""
         try:
             while (message := await self._process.stream.receive()) is not None:
                 if message.WhichOneof("body") == "host":
                     return message.host
-        except FrameTooLargeError as error:
+        except (FrameTooLargeError, FrameInvalidError) as error:
             log.warning("host %d is killed: %s", self.pid, error)
             await self.kill()
         return None

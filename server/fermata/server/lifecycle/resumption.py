@@ -55,8 +55,8 @@ def go_on(transaction: Transaction, run: RunRecord) -> None:
 def build_resume(transaction: Transaction, run: RunRecord) -> worker_pb2.Resume:
     """What a host needs to go on: the answers to the graph's own interrupts that it has not had yet.
 
-    Decisions about gated calls are not among them: the gate reads those from the ledger. Built again while nothing else has happened to
-    the run, it has the same number.
+    Decisions about gated calls are not among them: the gate reads those from the ledger. Built again while nothing else has happened
+    to the run, it has the same number.
     """
     resume = worker_pb2.Resume(lease=worker_pb2.Lease(run=run.name, epoch=run.epoch), number=run.sequence)
     for interrupt, rows in _interrupts(transaction, run).items():
