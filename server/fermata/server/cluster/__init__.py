@@ -8,3 +8,9 @@ path of a run (an actor call costs a hundred times a message on the stream), Ray
 repeated task is a repeated effect), and running user code in the actor (it could not be killed without taking
 every other run along).
 """
+
+import os
+
+# gRPC reads this once, when it is imported. Ray's event loop (uvloop) starts processes by fork, not vfork, and gRPC's handlers
+# for that start threads in the child which crash it now and then before its exec. No child of ours needs gRPC before that.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"

@@ -58,10 +58,6 @@ class AgentWorkerActor:
         namespace: str,
         log: LogSettings,
     ) -> None:
-        # Ray's event loop starts processes by fork, not vfork, and gRPC's handlers for that start threads in the child
-        # that can crash it before it becomes the zygote. None of our children needs gRPC before its exec.
-        os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
-
         from fermata.server.cluster.worker import Worker
 
         log.apply()
