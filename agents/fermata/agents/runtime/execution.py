@@ -139,13 +139,13 @@ class Execution:
         self._resume.put_nowait(resume)
 
     async def halted(self) -> bool:
-        """After a stop: True when nothing of the run moves any more and all that it did is committed; never returns
-        while something still moves."""
+        """After a stop: True when nothing of the run moves any more and all that it did is sent, so that it is committed
+        before whatever is sent after it; never returns while something still moves."""
         if self._work is not None:
             await asyncio.wait([self._work])
         await asyncio.wrap_future(self._run.activity.idle())
         if self._run.has_uncommitted and not self._run.silent:
-            await asyncio.wait([asyncio.wrap_future(self._run.send())])
+            self._run.send()
         return True
 
     # one execution

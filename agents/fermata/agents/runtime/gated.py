@@ -317,7 +317,11 @@ class GatedCall:
         if result is not None:
             closed.result.CopyFrom(result)
         answer = self.run.send(step_closed=closed)
-        answer.add_done_callback(lambda _: self.run.activity.end(self.moving))
+        if self.run.stop_cause:
+            # What answers the stop goes the same way, behind this: it need not wait for this to be on record.
+            self.run.activity.end(self.moving)
+        else:
+            answer.add_done_callback(lambda _: self.run.activity.end(self.moving))
         return answer
 
 

@@ -35,6 +35,9 @@ WARM_AGENTS = 2
 LARGE_MESSAGE_BYTES = 64 * 1024
 """A host's message beyond this leaves the lane of the gates, and so do that run's later ones until it is committed."""
 
+MAX_UNWRITTEN_BYTES = 32 * 1024 * 1024
+"""With more than this of a worker's messages on their way to the disk, no more is read from it."""
+
 Search = Callable[
     [collection_pb2.SearchDocumentsRequest, str], Awaitable[collection_pb2.SearchDocumentsResponse]
 ]
@@ -54,6 +57,8 @@ class Channel:
         self._plane = plane
         self._search = search
         self._slow: Counter[str] = Counter()
+        self._unwritten_bytes = 0
+        self._written_some = asyncio.Event()
         self._worker: ConnectedWorker
 
     async def serve(self, frames: Frames) -> AsyncIterator[worker_pb2.ConnectResponse]:
@@ -90,8 +95,7 @@ class Channel:
                 self._worker.wake.clear()
                 if reader.done() and not self._worker.outbox:
                     break
-                messages, self._worker.outbox = self._worker.outbox, []
-                if messages:
+                while not self._worker.closed and (messages := self._worker.take_frame()):
                     yield worker_pb2.ConnectResponse(messages=messages)
             if reader.done() and not reader.cancelled() and (error := reader.exception()) is not None:
                 log.info("worker %s: stream ended: %s", hello.worker, error)
@@ -126,6 +130,11 @@ class Channel:
             self._worker.heard = self._plane.clock.monotonic()
             for message in frame.messages:
                 self._take(message)
+            while self._unwritten_bytes > MAX_UNWRITTEN_BYTES:
+                # The worker makes its hosts wait in turn. It is not silent: it is we who do not listen.
+                self._written_some.clear()
+                await self._written_some.wait()
+                self._worker.heard = self._plane.clock.monotonic()
 
     def _take(self, message: worker_pb2.WorkerMessage) -> None:
         """Start what one message asks for. Messages that write are queued here and now, so that their order is kept."""
@@ -133,10 +142,11 @@ class Channel:
             case "host":
                 self._take_host(message.host)
             case "stop_report":
-                self._write(lambda tx: latching.stop_report(tx, self._worker.id, message.stop_report))
+                report = message.stop_report
+                self._write(lambda tx: latching.stop_report(tx, self._worker.id, report), report.lease.run)
             case "host_ended":
                 for lease in message.host_ended.leases:
-                    self._write(functools.partial(self._host_ended, lease, message.host_ended))
+                    self._write(functools.partial(self._host_ended, lease, message.host_ended), lease.run)
             case "inspect_result":
                 self._plane.workers.inspected(message.inspect_result)
             case "embed_result":
@@ -152,14 +162,13 @@ class Channel:
             if host.commit.ByteSize():
                 # What rides along is committed first, as with every other message; the answer itself needs no transaction.
                 self._write_host(worker_pb2.HostMessage(lease=host.lease, commit=host.commit))
-            answer = self._answer_search if body == "search" else self._answer_checkpoints
-            self._plane.spawn(answer(host), f"{body} for a run")
+            self._plane.spawn(self._answer(host), f"{body} for a run")
         else:
             self._write_host(host)
 
     def _write_host(self, host: worker_pb2.HostMessage) -> None:
-        run = host.lease.run
-        slow = self._slow[run] > 0 or host.ByteSize() > LARGE_MESSAGE_BYTES
+        run, size = host.lease.run, host.ByteSize()
+        slow = self._slow[run] > 0 or size > LARGE_MESSAGE_BYTES
         if slow:
             self._slow[run] += 1
         try:
@@ -172,11 +181,18 @@ class Channel:
                 self._leave_slow_lane(run)
             self._reply(host, _refusal(host, error))
             return
-        future.add_done_callback(functools.partial(self._written, host, slow))
+        self._unwritten_bytes += size
+        future.add_done_callback(functools.partial(self._written, host, size, slow))
 
     def _written(
-        self, host: worker_pb2.HostMessage, slow: bool, future: asyncio.Future[worker_pb2.HostReply]
+        self,
+        host: worker_pb2.HostMessage,
+        size: int,
+        slow: bool,
+        future: asyncio.Future[worker_pb2.HostReply],
     ) -> None:
+        self._unwritten_bytes -= size
+        self._written_some.set()
         if slow:
             self._leave_slow_lane(host.lease.run)
         if future.cancelled():
@@ -185,6 +201,9 @@ class Channel:
         if error is None:
             self._reply(host, future.result())
             return
+        self._fail(host, error)
+
+    def _fail(self, host: worker_pb2.HostMessage, error: BaseException) -> None:
         if not isinstance(error, DomainError):
             log.error("a message of %s failed", host.lease.run, exc_info=error)
         self._reply(host, _refusal(host, error))
@@ -198,8 +217,16 @@ class Channel:
         if host.id or reply.HasField("error"):
             self._worker.send(worker_pb2.ServerMessage(host_reply=reply))
 
-    def _write(self, operation: Callable[[Transaction], None]) -> None:
-        future = self._plane.database.submit(operation, urgent=True)
+    def _write(self, operation: Callable[[Transaction], None], run: str = "") -> None:
+        """Queue what a worker says by itself; about ``run`` behind all that the run's host has said before."""
+        database = self._plane.database
+        try:
+            future = database.submit(operation, urgent=not self._slow[run])
+        except DomainError:
+            if not self._slow[run]:
+                raise
+            # Too much waits for the disk; a halt settles all the same.
+            future = database.submit(operation, urgent=True)
         future.add_done_callback(_log_failure)
 
     def _host_ended(
@@ -212,37 +239,40 @@ class Channel:
             reason = f"its host ended with {ended.exit_code}"
             leases.lose_host(transaction, name.tenant, name.id, reason, ended.stderr)
 
-    async def _answer_search(self, host: worker_pb2.HostMessage) -> None:
+    async def _answer(self, host: worker_pb2.HostMessage) -> None:
+        """Answer what only reads; whatever goes wrong, the host gets an answer."""
+        answer = self._search_for if host.HasField("search") else self._read_checkpoints
+        try:
+            reply = await answer(host)
+        except Exception as error:  # noqa: BLE001 - as with what writes: logged, and refused
+            self._fail(host, error)
+        else:
+            self._reply(host, reply)
+
+    async def _search_for(self, host: worker_pb2.HostMessage) -> worker_pb2.HostReply:
         reply = worker_pb2.HostReply(lease=host.lease, id=host.id)
         name = parse(host.lease.run, "runs")
-        try:
-            allowed = await self._plane.read(
-                lambda connection: of_run(connection, self._plane.revisions, name).spec.collections
+        allowed = await self._plane.read(
+            lambda connection: of_run(connection, self._plane.revisions, name).spec.collections
+        )
+        wanted = _within(name.tenant, list(host.search.collections), list(allowed))
+        if wanted:
+            request = collection_pb2.SearchDocumentsRequest(
+                parent=f"tenants/{name.tenant}",
+                collections=wanted,
+                query=host.search.query,
+                limit=host.search.limit,
             )
-            wanted = _within(name.tenant, list(host.search.collections), list(allowed))
-            if wanted:
-                request = collection_pb2.SearchDocumentsRequest(
-                    parent=f"tenants/{name.tenant}",
-                    collections=wanted,
-                    query=host.search.query,
-                    limit=host.search.limit,
-                )
-                reply.search.CopyFrom(await self._search(request, name.tenant))
-            else:
-                reply.search.SetInParent()
-        except DomainError as error:
-            reply = _refusal(host, error)
-        self._reply(host, reply)
+            reply.search.CopyFrom(await self._search(request, name.tenant))
+        else:
+            reply.search.SetInParent()
+        return reply
 
-    async def _answer_checkpoints(self, host: worker_pb2.HostMessage) -> None:
+    async def _read_checkpoints(self, host: worker_pb2.HostMessage) -> worker_pb2.HostReply:
         """Read a state. It is behind every commit of the run that was taken before, for that went through the same writer."""
-        try:
-            reply = await self._plane.write(
-                lambda tx: _checkpoints(tx, self._worker.id, host), urgent=not self._slow[host.lease.run]
-            )
-        except DomainError as error:
-            reply = _refusal(host, error)
-        self._reply(host, reply)
+        return await self._plane.write(
+            lambda tx: _checkpoints(tx, self._worker.id, host), urgent=not self._slow[host.lease.run]
+        )
 
 
 def _within(tenant: str, wanted: list[str], allowed: list[str]) -> list[str]:
@@ -285,10 +315,10 @@ def _register(transaction: Transaction, hello: worker_pb2.WorkerHello) -> set[tu
 
 
 def _refusal(host: worker_pb2.HostMessage, error: BaseException) -> worker_pb2.HostReply:
-    reason = error.reason if isinstance(error, DomainError) else "INTERNAL"
-    return worker_pb2.HostReply(
-        lease=host.lease, id=host.id, error=run_pb2.RunError(reason=reason, message=str(error))
-    )
+    refused = run_pb2.RunError(reason="INTERNAL", message="The server failed; its log says why.")
+    if isinstance(error, DomainError):
+        refused = run_pb2.RunError(reason=error.reason, message=str(error))
+    return worker_pb2.HostReply(lease=host.lease, id=host.id, error=refused)
 
 
 def _log_failure(future: asyncio.Future[None]) -> None:
