@@ -218,9 +218,8 @@ def _compare(bound: Bound, values: list[Value], result: Result, hint: str) -> Ve
 
 def reading_name(value: Value, result: Result) -> str:
     """What a reading is called: its key, or for a bare value the argument or tool that named it."""
-    words = [w for w in value.words if w not in ("percent",)]
-    if words:
-        return "the " + " ".join(words)
+    if any(word != "percent" for word in value.words):
+        return f"the {value.label}"
     args = [str(a).replace("_", " ") for a in result.call.args.values() if isinstance(a, str)]
     named = [a for a in args if not re.search(r"\d", a)]
     return "the " + (named[0] if named else _call_name(result).removeprefix("get ").removeprefix("read "))

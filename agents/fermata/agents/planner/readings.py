@@ -41,6 +41,10 @@ _SUFFIXES: Final = {
 }
 
 
+_WRAPPERS: Final = frozenset({"value", "result", "data"})
+"""Keys that say nothing about what lies in them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Value:
     """One leaf of a result."""
@@ -57,6 +61,18 @@ class Value:
     @property
     def generic(self) -> bool:
         return not self.words
+
+    @property
+    def label(self) -> str:
+        """The keys as words, without the unit that the value is shown with: "vibration" of ``vibration_mm_s``."""
+        words = [word for key in self.path if key not in _WRAPPERS for word in key.split("_") if word]
+        if self.unit is not None:
+            unit = self.unit.name.lower().split("/")
+            spelt = len(unit) if [word.lower() for word in words[-len(unit) :]] == unit else 0
+            if not spelt and words and (words[-1].lower() in _SUFFIXES or words[-1].lower() == "percent"):
+                spelt = 1
+            words = words[: len(words) - spelt] or words
+        return " ".join(words)
 
     def shown(self) -> str:
         """As a person would write it: 7.9 mm/s."""

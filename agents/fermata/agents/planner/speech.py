@@ -102,8 +102,7 @@ def shown_result(data: Any) -> str:
         return "nothing"
     parts = []
     for value in values[:_MAX_VALUES]:
-        name = " ".join(k.replace("_", " ") for k in value.path if k not in ("value", "result", "data"))
-        parts.append(f"{name} {value.shown()}".strip())
+        parts.append(f"{value.label} {value.shown()}".strip())
     more = f" (and {len(values) - _MAX_VALUES} more)" if len(values) > _MAX_VALUES else ""
     text = ", ".join(parts)
     return (text if len(text) <= _MAX_CHARS else text[:_MAX_CHARS] + "…") + more
