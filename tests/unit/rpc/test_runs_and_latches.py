@@ -387,3 +387,18 @@ async def test_a_search_does_not_wait_for_a_worker_that_went_away(admin: Any, wo
     await worker.disconnect()
     refused = await asked
     assert (refused.code, refused.reason) == ("UNAVAILABLE", "WORKER_LOST")
+
+
+async def test_a_host_gets_an_answer_whatever_fails_and_none_of_the_servers_insides(
+    admin: Any, worker: Any, agent: str
+) -> None:
+    await admin.call("RunService.CreateRun", _create(agent))
+    assign = await worker.next("assign")
+    broken = worker_pb2.Gate(step="s1", nonce="n1", tool="turn", args="{", digest="d")
+    elsewhere = worker_pb2.Lease(run="nonsense", epoch=1)
+    search = worker_pb2.HostMessage().search
+    for lease, body in ((assign.lease, {"gate": broken}), (elsewhere, {"search": search})):
+        reply = await worker.ask(lease, 7, **body)
+        assert reply.error.reason in ("INTERNAL", "INVALID_NAME")
+        assert "Traceback" not in reply.error.message
+        assert "line 1 column" not in reply.error.message

@@ -14,13 +14,17 @@ from fermata.v1 import run_pb2
 
 RING_EVENTS = 20_000
 
+RING_BYTES = 64 * 1024 * 1024
+"""What the events in the ring may have together, as messages."""
+
 
 class Hub:
     """Recent events in the order of commits, and one signal for all watchers."""
 
     def __init__(self, start: int) -> None:
         """:param start: number of the last event that was committed before."""
-        self._ring: deque[PublishedEvent] = deque(maxlen=RING_EVENTS)
+        self._ring: deque[PublishedEvent] = deque()
+        self._ring_bytes = 0
         self._before_ring = start
         self._last = start
         self._signal: asyncio.Future[None] | None = None
@@ -34,10 +38,13 @@ class Hub:
     def publish(self, events: list[PublishedEvent]) -> None:
         """Add what a commit has published, and wake all who wait."""
         for event in events:
-            if len(self._ring) == RING_EVENTS:
-                self._before_ring = self._ring[0].number
             self._ring.append(event)
+            self._ring_bytes += event.event.ByteSize()
             self._last = event.number
+        while len(self._ring) > RING_EVENTS or self._ring_bytes > RING_BYTES:
+            oldest = self._ring.popleft()
+            self._ring_bytes -= oldest.event.ByteSize()
+            self._before_ring = oldest.number
         self.wake()
 
     def wake(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,6 +27,9 @@ FIRST_WORKER_SECONDS = 5.0
 UNASKED = 0
 """The id of an Inspect that is there to warm a worker up."""
 
+FRAME_BYTES = 1024 * 1024
+"""A frame takes no further message once it is this long: together they would be more than gRPC sends."""
+
 MAX_OUTBOX = 50_000
 """Messages that may wait for one worker; a worker that is so far behind is taken for gone."""
 
@@ -40,7 +44,7 @@ class ConnectedWorker:
     capacity: int
     heard: float
     """When it last said anything, by the monotonic clock."""
-    outbox: list[worker_pb2.ServerMessage] = field(default_factory=list)
+    outbox: deque[worker_pb2.ServerMessage] = field(default_factory=deque)
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     runs: set[str] = field(default_factory=set)
     warm: set[str] = field(default_factory=set)
@@ -53,6 +57,16 @@ class ConnectedWorker:
         if len(self.outbox) > MAX_OUTBOX:
             self.closed = True
         self.wake.set()
+
+    def take_frame(self) -> list[worker_pb2.ServerMessage]:
+        """The next messages in order, as many as fit in a frame and at least one, where there is any."""
+        frame: list[worker_pb2.ServerMessage] = []
+        size = 0
+        while self.outbox and size < FRAME_BYTES:
+            message = self.outbox.popleft()
+            frame.append(message)
+            size += message.ByteSize()
+        return frame
 
 
 class Workers:

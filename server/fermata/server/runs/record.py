@@ -43,6 +43,13 @@ _INSERT_EVENTS = schema.events.insert()
 _LAST_NUMBER = text("SELECT last_insert_rowid()")
 
 
+MAX_EVENT_CHARACTERS = 256 * 1024
+"""Of an event's facts as JSON: recent events are kept in memory, and every watcher gets them."""
+
+CUT_CHARACTERS = 16 * 1024
+"""What is left of a fact where an event's facts are more than that."""
+
+
 class RunRecord:
     """A run's row as it will be written, and the events that go with it.
 
@@ -116,7 +123,7 @@ class RunRecord:
             self.worker = ""
 
     def emit(self, event: run_pb2.EventType.ValueType, /, **data: Any) -> None:
-        """Append to the history."""
+        """Append to the history. Where the facts are more than an event holds, the long ones among them are cut."""
         self.sequence += 1
         self._events.append(
             {
@@ -126,7 +133,7 @@ class RunRecord:
                 "sequence": self.sequence,
                 "type": event,
                 "state": self.state,
-                "data": json.dumps(data, ensure_ascii=False, separators=(",", ":")),
+                "data": _data(data),
                 "time": self._transaction.now,
             }
         )
@@ -147,6 +154,24 @@ class RunRecord:
             self._transaction.publication.events.append(
                 PublishedEvent(number, self.tenant, self.id, self.thread, to_event(values))
             )
+
+
+def _data(facts: dict[str, Any]) -> str:
+    text = _json(facts)
+    if len(text) <= MAX_EVENT_CHARACTERS:
+        return text
+    return _json({key: _cut(value) for key, value in facts.items()})
+
+
+def _cut(value: Any) -> Any:
+    text = value if isinstance(value, str) else _json(value)
+    if len(text) <= CUT_CHARACTERS:
+        return value
+    return f"{text[:CUT_CHARACTERS]}…" if isinstance(value, str) else {"cut": text[:CUT_CHARACTERS]}
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 
 @contextmanager

@@ -14,9 +14,13 @@ from typing import Any
 from sqlalchemy import and_, bindparam, select, tuple_
 from sqlalchemy.dialects.sqlite import insert
 
+from fermata.server.errors import DomainError, ErrorKind
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
 from fermata.v1 import worker_pb2
+
+MAX_READ_BYTES = 40 * 1024 * 1024
+"""Below what a frame to a host may hold."""
 
 LISTED_CHECKPOINTS = 100
 """Checkpoints that one answer holds at the most."""
@@ -107,7 +111,10 @@ def _store_checkpoints(
 def query(
     connection: Any, tenant: str, thread: str, wanted: worker_pb2.CheckpointQuery
 ) -> worker_pb2.CheckpointReply:
-    """The checkpoints that are asked for, newest first, with their values and pending writes."""
+    """The checkpoints that are asked for, newest first, with their values and pending writes; as many as one message holds.
+
+    :raises DomainError: STATE_TOO_LARGE, where that is not even the first.
+    """
     table = schema.checkpoints.c
     where = [
         table.tenant == tenant,
@@ -123,9 +130,20 @@ def query(
     rows = connection.execute(
         select(schema.checkpoints).where(and_(*where)).order_by(table.id.desc()).limit(limit)
     ).fetchall()
-    reply = worker_pb2.CheckpointReply()
+    reply, size = worker_pb2.CheckpointReply(), 0
     for row in rows:
-        reply.checkpoints.append(_stored(connection, row))
+        stored = _stored(connection, row)
+        size += stored.ByteSize()
+        if size > MAX_READ_BYTES:
+            if not reply.checkpoints:
+                raise DomainError(
+                    f"The state has {size} bytes, and {MAX_READ_BYTES} are the most that can be read at once: keep large values "
+                    "outside of it, and a reference to them in it.",
+                    reason="STATE_TOO_LARGE",
+                    kind=ErrorKind.FAILED_PRECONDITION,
+                )
+            break
+        reply.checkpoints.append(stored)
     return reply
 
 
