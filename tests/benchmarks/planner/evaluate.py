@@ -5,6 +5,8 @@ the rules of comparison are in FORMAT.md beside this file. ``--failures`` prints
 set: what one has seen, one tunes on.
 """
 
+# ruff: noqa: E501 - a step or a message is kept as one line
+
 from __future__ import annotations
 
 import argparse
@@ -191,7 +193,9 @@ def _judge(outcome: Outcome, domain: Mapping[str, Any]) -> None:
         return
     wanted, strict = case["expect"]["calls"], not case["no_action"]
     outcome.names_right = _matches(wanted, outcome.calls, tools, with_args=False, strict=strict)
-    outcome.args_right = outcome.names_right and _matches(wanted, outcome.calls, tools, with_args=True, strict=strict)
+    outcome.args_right = outcome.names_right and _matches(
+        wanted, outcome.calls, tools, with_args=True, strict=strict
+    )
 
 
 def _matches(
@@ -345,7 +349,9 @@ def main() -> int:
             )
         )
         return 0
-    print(f"{options.set + ' set':<16}{'n':>5}   {'tool':>6}   {'exact':>6}   {'false':>6}   {'wide':>6}   {'texts':>6}")
+    print(
+        f"{options.set + ' set':<16}{'n':>5}   {'tool':>6}   {'exact':>6}   {'false':>6}   {'wide':>6}   {'texts':>6}"
+    )
     for name, figures in sorted(domains.items()):
         print(_row(name, figures))
     print("-" * 66)

@@ -4,6 +4,8 @@ Passages are data. A sentence that speaks to an assistant or orders something is
 question's own words are in it.
 """
 
+# ruff: noqa: E501 - a pattern or a list of words is read as one line
+
 from __future__ import annotations
 
 import re

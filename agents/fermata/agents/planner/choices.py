@@ -4,6 +4,7 @@ Meaning comes last and is marked as such: it is a guess among options, which an 
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from typing import Any, Final
@@ -198,7 +199,7 @@ def _similar(param: Param, values: Sequence[Any], words: Words, meaning: Meaning
     if not tokens or not values:
         return []
     spans = [(t.start, t.end) for t in tokens]
-    spans += [(a.start, b.end) for a, b in zip(tokens, tokens[1:], strict=False) if b.start - a.end <= 6]
+    spans += [(a.start, b.end) for a, b in itertools.pairwise(tokens) if b.start - a.end <= 6]
     phrases = [words.text[a:b].lower() for a, b in spans]
     noun = " ".join(param.nouns)
     plain = [" ".join(split_name(v)) for v in values]

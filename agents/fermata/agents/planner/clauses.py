@@ -5,6 +5,8 @@ its base form, a subject, a condition, or it is one more fragment of the kind be
 nothing inside of them can become a clause.
 """
 
+# ruff: noqa: E501 - a pattern or a list of words is read as one line
+
 from __future__ import annotations
 
 import re
@@ -149,6 +151,11 @@ _STATE_FRAGMENT: Final = re.compile(
     re.IGNORECASE,
 )
 _OTHERWISE: Final = re.compile(r"^(?:otherwise|else|if not|or else)\b[\s,:]*(?=\S)", re.IGNORECASE)
+#: "… and stop here", "… and go to step 4": never part of what is told to somebody.
+_ENDING: Final = re.compile(
+    r"(?:then )?(?:(?:stop|end|finish) (?:here|now|there)|(?:go|skip|jump|return|continue) (?:back )?(?:to|with|at) step \d+)\W*$",
+    re.IGNORECASE,
+)
 _TAG: Final = re.compile(
     r"^(?:please |and )?(?:will|would|can|could|won't) you(?: please)?$|^(?:ok|okay|right|all right|alright|yes|please|thanks)$",
     re.IGNORECASE,
@@ -437,6 +444,10 @@ def _conjuncts(
             at_condition = not re.search(r"[,:]", masked[at : token.start])
             if at_condition and token.low in (",", ":", "and"):
                 continue
+        if _ENDING.match(masked[tokens[j].start : end]):
+            out.append((at, token.start, link))
+            at, link = tokens[j].start, kind
+            continue
         if (
             spoken is not None
             and i > spoken

@@ -4,6 +4,8 @@
 condition is held against what tools returned; what cannot be told from it is None, never a guess.
 """
 
+# ruff: noqa: E501 - a pattern or a list of words is read as one line
+
 from __future__ import annotations
 
 import re
@@ -97,7 +99,7 @@ def read_bound(text: str) -> Bound | None:
             return Bound(
                 "<" if than[1].lower() in _DOWNWARD else ">",
                 behind[0],
-                _subject(text, than.start(), behind[0]) + (than[1].lower(),),
+                (*_subject(text, than.start(), behind[0]), than[1].lower()),
             )
     for pattern, op in _BOUNDS:
         m = re.search(pattern, low)

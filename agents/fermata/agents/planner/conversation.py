@@ -18,6 +18,8 @@ _PASSAGE: Final = re.compile(
     r"<passage\s+(?P<attributes>(?:[^\">]|\"[^\"]*\")*)>\s*\n?(?P<text>.*?)\n?\s*</passage>", re.DOTALL
 )
 _ATTRIBUTE: Final = re.compile(r"([\w-]+)\s*=\s*\"([^\"]*)\"")
+#: What LangChain's human-in-the-loop middleware writes in front of the result of a call that a person has edited.
+_EXECUTED: Final = re.compile(r"Executed instead: (?P<name>[\w.-]+) with arguments\s+(?=\{)")
 _REJECTED: Final = re.compile(
     r"^\s*(?:\W*)(?:rejected|denied|declined|refused|user rejected|not approved)\b", re.IGNORECASE
 )
@@ -173,10 +175,24 @@ def _scalar(text: str) -> Any:
         return text
 
 
+def _as_executed(call: Call, edited: re.Match[str], text: str) -> tuple[Call, str]:
+    """(the call as it was really made, its own result) of a result that says that a person had edited the call."""
+    decoder = json.JSONDecoder()
+    try:
+        args, end = decoder.raw_decode(text, edited.end())
+    except ValueError:
+        return call, text
+    response = text[end:].partition("Tool response:")[2].strip()
+    return Call(call.id, edited["name"], args if isinstance(args, dict) else call.args), response or text
+
+
 def _add_result(turns: list[Turn], message: ToolMessage, text: str) -> None:
     for turn in reversed(turns):
         for call in turn.calls:
             if call.id == message.tool_call_id:
+                edited = _EXECUTED.search(text)
+                if edited:
+                    call, text = _as_executed(call, edited, text)
                 data = parse_data(text)
                 if isinstance(data, Mapping) and str(data.get("error", "")).lower() in ("rejected", "denied"):
                     said = f"Rejected: {data.get('reason') or data.get('message') or ''}"

@@ -118,8 +118,7 @@ def current(planner: Planner, subject: tuple[str, ...], param: Param) -> float |
         named = value is not None and any(related(k, s) for k in value.words for s in subject)
         same_unit = value is not None and value.unit is not None and param.unit is not None
         if value is not None and (named or same_unit or (value.generic and about)):
-            converted = convert(float(value.value), value.unit, param.unit)
-            return converted
+            return convert(float(value.value), value.unit, param.unit)
     return None
 
 

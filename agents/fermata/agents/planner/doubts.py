@@ -1,5 +1,7 @@
 """Why a request is not done as it stands: nothing fits, two tools are close, something is missing, impossible or left over."""
 
+# ruff: noqa: E501 - a pattern or a list of words is read as one line
+
 from __future__ import annotations
 
 import re

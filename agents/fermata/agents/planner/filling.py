@@ -4,8 +4,11 @@ Order of trust: the clause itself, then statements of the same message, then wha
 where the words refer to it: "it", "that line", "the same", "and on line 4?"). What none of them says stays empty.
 """
 
+# ruff: noqa: E501 - a pattern or a list of words is read as one line
+
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -223,7 +226,7 @@ def _parallel(out: Filling, clause: Words, meaning: Meaning) -> None:
     columns = list(found.values())
     rows = list(zip(*columns, strict=True))
     bounds = [(min(c.start for c in row), max(c.end for c in row)) for row in rows]
-    if any(a[1] > b[0] for a, b in zip(bounds, bounds[1:], strict=False)):
+    if any(a[1] > b[0] for a, b in itertools.pairwise(bounds)):
         return
     out.rows = [{name: c.value for name, c in zip(found, row, strict=True)} for row in rows]
     for name in found:

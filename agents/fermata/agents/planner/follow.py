@@ -4,6 +4,8 @@ The position is never stored. The plan runs from step one at every call, over wh
 the first thing that has not. A step's arguments come from its own words, from the person's message and from readings.
 """
 
+# ruff: noqa: E501 - a pattern or a list of words is read as one line
+
 from __future__ import annotations
 
 import re
@@ -69,6 +71,7 @@ class _Progress:
     refused: str = ""  # why the last action was rejected
     failed: str = ""
     waits: int = 0
+    condition: str = ""  # the condition of the step's clause before: one sentence is decided once
 
 
 def follow(planner: Planner, runbook: Runbook, readings: list[Reading]) -> Plan:
@@ -149,6 +152,7 @@ def _step(
 ) -> Generator[list[Step], list[Result], Flow | Decision]:
     """Carry out the text of one step; says where to go on."""
     clauses = split_clauses(text, planner.verbs)
+    progress.condition = ""
     for position, clause in enumerate(clauses):
         lead = clauses[position - 1] if position else None
         if (
@@ -216,13 +220,15 @@ def _gate(
         return said if progress.refused else None
     if _FAILED.search(low) and not planner.results_of_reads():
         return said if progress.failed else None
+    wanted = clause.condition_word != "unless"
+    if progress.condition == clause.condition and progress.held is not None:
+        return said if progress.held is wanted else None
     verdict = yield from planner.check(clause.condition, said, situation=situation)
     if verdict.holds is None:
         if _FAILED.search(low):
             return said if progress.failed else None
         return _undecided(clause)
-    wanted = clause.condition_word != "unless"
-    progress.held = verdict.holds
+    progress.held, progress.condition = verdict.holds, clause.condition
     progress.evidence = verdict.evidence
     return said if verdict.holds is wanted else None
 

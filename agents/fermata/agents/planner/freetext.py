@@ -4,6 +4,8 @@ The words behind a marker (that, saying, a colon, about, because) or, failing th
 nothing else has used. Never reworded, except that a reference in it may be put by its name.
 """
 
+# ruff: noqa: E501 - a pattern or a list of words is read as one line
+
 from __future__ import annotations
 
 import re

@@ -5,6 +5,8 @@ stated need, verbless order); whatever else names an action (forbids, reports, w
 Refused: deciding by similarity, to which "we should never drain node-3" is the best of requests.
 """
 
+# ruff: noqa: E501 - a pattern or a list of words is read as one line
+
 from __future__ import annotations
 
 import re

@@ -5,6 +5,8 @@ System prompts list what exists ("Deployments: storefront (web), ledger (billing
 (storefront belongs to web). Refused: names from passages, which are text that anybody may have written.
 """
 
+# ruff: noqa: E501 - a pattern or a list of words is read as one line
+
 from __future__ import annotations
 
 import re

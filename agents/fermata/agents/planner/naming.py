@@ -293,9 +293,8 @@ def _beside(param: Param, words: Words, nouns: Iterable[str], people: bool) -> l
             and not ordinary
             and lemma(bare.low) == bare.low
             and bare.low not in words.vocabulary | words.kinds
-        ):
-            if not find_times(bare.text, words.today):
-                out.append(Candidate(bare.text, bare.start, bare.end, 0.55))
+        ) and not find_times(bare.text, words.today):
+            out.append(Candidate(bare.text, bare.start, bare.end, 0.55))
     if not out:
         out.extend(
             Candidate(t.text, t.start, t.end, 0.6)

@@ -5,8 +5,11 @@ followed. Everything is resolved before anything is done: if one part of a messa
 it is started.
 """
 
+# ruff: noqa: E501 - a pattern or a list of words is read as one line
+
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Generator, Sequence
 from dataclasses import replace
@@ -472,7 +475,7 @@ class Planner:
             return None
         if (
             reading.intent is Intent.STATEMENT
-            and not (set(p.name for p in gap.missing) & gained)
+            and not ({p.name for p in gap.missing} & gained)
             and not any((p := gap.tool.param(k)) is not None and p.kind == "enum" for k in gained)
         ):
             return None
@@ -700,7 +703,7 @@ class Planner:
 def _needs_as_reasons(readings: list[Reading]) -> list[Reading]:
     """ "The cutter needs swapping, put it in for Thursday": the need is the reason for the request behind it."""
     out = list(readings)
-    for i, (one, other) in enumerate(zip(readings, readings[1:], strict=False)):
+    for i, (one, other) in enumerate(itertools.pairwise(readings)):
         same = one.clause.sentence == other.clause.sentence and other.intent is Intent.REQUEST
         if (
             one.intent is Intent.FRAGMENT

@@ -4,6 +4,8 @@ A weighted sum of a few pieces of evidence, each of which can be read and argued
 which start and stop are the same, and a trained classifier, which knows only the tools it has seen.
 """
 
+# ruff: noqa: E501 - a pattern or a list of words is read as one line
+
 from __future__ import annotations
 
 import math

@@ -1,5 +1,7 @@
 """Short messages that lean on what went before: "and on line 4?", "the same for ledger", "undo that", "the latter"."""
 
+# ruff: noqa: E501 - a pattern or a list of words is read as one line
+
 from __future__ import annotations
 
 import re

@@ -32,7 +32,10 @@ def pending(planner: Planner) -> Pending | None:
         or (len(turns) > 1 and turns[-2].said.strip() == "" and turns[-2].calls)
     ):
         return None
-    if not re.search(r"\?|which|please (?:tell|say|give)|what ", turns[-2].said.lower()) and turns[-2].calls:
+    if (
+        not re.search(r"\?|which|please (?:tell|say|give)|what |continue", turns[-2].said.lower())
+        and turns[-2].calls
+    ):
         return None
     earlier = type(planner)(
         planner.conversation.before(len(turns) - 2), planner.tools, planner.meaning, planner.settings

@@ -4,6 +4,8 @@ Only a passage that came by a system message and is marked as a runbook (kind="r
 so) and has numbered steps is ever followed; numbered text elsewhere is only text.
 """
 
+# ruff: noqa: E501 - a pattern or a list of words is read as one line
+
 from __future__ import annotations
 
 import re

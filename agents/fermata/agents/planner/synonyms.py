@@ -4,6 +4,8 @@ Each line is a group of words and short phrases that a person uses for the same 
 Chosen: qualities, states, frequencies, measures and channels, which occur in any domain. Refused: names of things.
 """
 
+# ruff: noqa: E501 - a pattern or a list of words is read as one line
+
 from __future__ import annotations
 
 from functools import lru_cache

@@ -5,6 +5,8 @@ classes and JSON-schema dicts. The effect class comes from the tool's metadata; 
 and counts as UNSAFE.
 """
 
+# ruff: noqa: E501 - a pattern or a list of words is read as one line
+
 from __future__ import annotations
 
 import hashlib

@@ -5,6 +5,8 @@ opposites), because these are what embeddings get wrong: "start" and "stop" are 
 Refused: lists of things ("pump", "invoice", "pod"); what a thing is called comes from the tools' own schemas.
 """
 
+# ruff: noqa: E501 - a pattern or a list of words is read as one line
+
 from __future__ import annotations
 
 from typing import Final
