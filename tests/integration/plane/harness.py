@@ -41,7 +41,8 @@ class Plane:
     def __init__(self, data: Path, *arguments: str) -> None:
         self.data = data
         self.said = data.parent / f"{data.name}.stderr"
-        command = [sys.executable, "-m", "fermata.server.up", "--data", str(data), "--json", *arguments]
+        fermata = Path(sys.executable).with_name("fermata")
+        command = [str(fermata), "up", "--data", str(data), "--json", *arguments]
         if "--port" not in arguments:
             command += ["--port", "0"]
         with self.said.open("w") as said:

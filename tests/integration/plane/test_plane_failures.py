@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
+from contextlib import aclosing
+from pathlib import Path
 
 import pytest
 from google.protobuf import json_format
 from tests.integration.plane.harness import SERVER, Driver, Effects, Plane, Watched, eventually
 
+import fermata.agents.factory
+from fermata.agents.factory.client import PLANT_URL_VARIABLE
 from fermata.client import Client
+from fermata.client.bundle import read
 from fermata.v1 import approval_pb2, run_pb2
 
 pytestmark = pytest.mark.ray
@@ -167,3 +173,45 @@ async def test_a_watch_goes_on_over_a_server_that_was_killed_without_gap_or_dupl
     assert len(run.events) > watched_before
     assert [event.sequence for event in run.events] == list(range(1, len(run.events) + 1))
     assert list(await client.runs.events(run.name)) == run.events
+
+
+async def test_watches_of_everything_go_on_from_a_cursor_over_a_server_that_was_killed(
+    plane: Plane, driver: Driver, client: Client, effects: Effects
+) -> None:
+    mark = str(effects)
+    runs: dict[str, list[int]] = {}
+    cursor = ""
+    first = await driver.talk("asynchronous", [("slow_look", {"mark": mark})])
+    async with aclosing(client.runs.watch(thread=first.run.thread)) as items:
+        async for item in items:
+            runs.setdefault(item.event.run, []).append(item.event.sequence)
+            cursor = item.cursor
+            if item.event.type == run_pb2.EVENT_TYPE_STEP_STARTED:
+                break
+    plane.kill(SERVER)
+    effects.let_go()
+    await first.succeeded()
+    second = await driver.talk("asynchronous", [("look", {"mark": mark})], thread=first.run.thread)
+    await second.succeeded()
+    async with (
+        asyncio.timeout(30),
+        aclosing(client.runs.watch(thread=first.run.thread, cursor=cursor)) as items,
+    ):
+        async for item in items:
+            runs.setdefault(item.event.run, []).append(item.event.sequence)
+            if item.event.run == second.name and item.event.type == run_pb2.EVENT_TYPE_SUCCEEDED:
+                break
+    for run in (first, second):
+        stored = [event.sequence for event in await client.runs.events(run.name)]
+        assert runs[run.name] == stored == list(range(1, len(stored) + 1))
+
+
+async def test_an_agent_says_so_where_the_plant_is_gone(client: Client, driver: Driver) -> None:
+    environment = {PLANT_URL_VARIABLE: "opc.tcp://127.0.0.1:1/"}
+    (bundle,) = read(Path(fermata.agents.factory.__file__).parent / "agent.yaml", environment)
+    await client.collections.ingest("factory", "note.md", "# Lines\n\nThere are four lines.\n")
+    await client.agents.apply("operator", bundle.spec, pack=bundle.pack)
+    run = Watched(client, await client.runs.create("operator", "read line 3"))
+    done = await run.ended()
+    assert "plant" in (done.answer + done.error.message).lower(), (done, await run.history())
+    assert "127.0.0.1:1" in done.answer + done.error.message

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
 
 import pytest
-from tests.integration.plane.harness import SERVER, Driver, Effects, Watched
+from tests.integration.plane.harness import DEADLINE_SECONDS, SERVER, Driver, Effects, Watched
 
 from fermata.client import Client, FailedPreconditionError
 from fermata.v1 import approval_pb2, latch_pb2, run_pb2
@@ -155,6 +158,50 @@ async def test_a_hold_lets_a_started_call_finish_and_stops_at_the_next(
     await client.latches.release(latch.name)
     assert [a["content"] for a in await run.answers()] == ["paid", "free"]
     assert [line.split()[0] for line in effects.lines()] == ["start", "end", "free"]
+
+
+async def test_everything_is_held_and_goes_on_from_where_it_stopped(
+    driver: Driver, client: Client, effects: Effects, more_effects: Callable[[], Effects]
+) -> None:
+    mark, other = str(effects), more_effects()
+    run = await driver.talk("asynchronous", [("slow_pay", {"mark": mark})], [("free", {"mark": mark})])
+    await effects.pid()
+    latch = await client.latches.hold(everything=True)
+    queued = await driver.talk("asynchronous", [("free", {"mark": str(other)})])
+    effects.let_go()
+    await run.until("is held", lambda event: event.type == run_pb2.EVENT_TYPE_HELD)
+    assert (await client.runs.get(queued.name)).state == run_pb2.RUN_STATE_QUEUED
+    assert other.lines() == []
+    await client.latches.release(latch.name)
+    await run.succeeded()
+    await queued.succeeded()
+    assert [line.split()[0] for line in effects.lines()] == ["start", "end", "free"]
+    assert other.lines() == ["free"]
+
+
+async def test_a_halt_does_not_settle_while_a_host_is_out_of_reach(
+    driver: Driver, client: Client, effects: Effects
+) -> None:
+    run = await driver.talk("asynchronous", [("slow_pay", {"mark": str(effects)})])
+    host = await effects.pid()
+    worker = (await driver.worker_of(run.name)).pid
+    os.kill(worker, signal.SIGSTOP)
+    try:
+        latch = await client.latches.halt(run=run.name)
+        assert latch.state == latch_pb2.LATCH_STATE_LATCHED
+        assert [step.tool for step in latch.steps] == ["slow_pay"]
+        async with asyncio.timeout(DEADLINE_SECONDS), aclosing(client.latches.watch(latch.name)) as reports:
+            async for report in reports:
+                assert report.state == latch_pb2.LATCH_STATE_LATCHED, "its host may still be at work"
+                if report.steps[0].status == latch_pb2.LATCH_STEP_STATUS_UNREACHABLE:
+                    break
+        assert (await client.runs.get(run.name)).state == run_pb2.RUN_STATE_HALTING
+        os.kill(host, 0)
+    finally:
+        os.kill(worker, signal.SIGCONT)
+    report = await settled(client, latch)
+    assert report.steps[0].status != latch_pb2.LATCH_STEP_STATUS_UNREACHABLE
+    await stays_halted(client, run, effects)
 
 
 async def test_a_decision_under_a_hold_counts_when_it_is_released(
