@@ -1,7 +1,7 @@
 """Play the planner's evaluation cases and print the figures.
 
-Run: ``python tests/benchmarks/planner/evaluate.py [--set dev|heldout] [--json] [--failures]``. The format of the data and
-the rules of comparison are in FORMAT.md beside this file. ``--failures`` prints cases and is refused for the held-out
+Run: ``python tests/benchmarks/planner/evaluate.py [--set dev|dev2|heldout] [--json] [--failures]``. The format of the data
+and the rules of comparison are in FORMAT.md beside this file. ``--failures`` prints cases and is refused for the held-out
 set: what one has seen, one tunes on.
 """
 
@@ -109,7 +109,7 @@ def load_domain(name: str) -> dict[str, Any]:
 
 
 def load_cases(which: str) -> list[dict[str, Any]]:
-    """The cases of "dev" or "heldout"."""
+    """The cases of "dev", "dev2" or "heldout"."""
     return [json.loads(line) for line in (HERE / f"{which}.jsonl").read_text().splitlines() if line.strip()]
 
 
@@ -325,14 +325,14 @@ def _as_json(f: Figures) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--set", choices=("dev", "heldout"), default="heldout")
+    parser.add_argument("--set", choices=("dev", "dev2", "heldout"), default="heldout")
     parser.add_argument("--json", action="store_true")
     parser.add_argument(
-        "--failures", action="store_true", help="print what went wrong (development set only)"
+        "--failures", action="store_true", help="print what went wrong (development sets only)"
     )
     options = parser.parse_args()
     if options.failures and options.set == "heldout":
-        parser.error("the held-out set is for measuring only: --failures needs --set dev")
+        parser.error("the held-out set is for measuring only: --failures needs --set dev or dev2")
     from fermata.agents.planner import PlannerChatModel
 
     total, domains, categories = measure(load_cases(options.set), PlannerChatModel())
