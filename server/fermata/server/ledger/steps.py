@@ -33,17 +33,13 @@ _MINE = and_(
     schema.steps.c.key == bindparam("of_key"),
 )
 _ONE = select(schema.steps).where(_MINE)
-_OPEN = (
+_OF_RUN = (
     select(schema.steps)
-    .where(
-        and_(
-            schema.steps.c.tenant == bindparam("of_tenant"),
-            schema.steps.c.run == bindparam("of_run"),
-            schema.steps.c.outcome == OPEN,
-        )
-    )
+    .where(and_(schema.steps.c.tenant == bindparam("of_tenant"), schema.steps.c.run == bindparam("of_run")))
     .order_by(schema.steps.c.n)
 )
+_OPEN = _OF_RUN.where(schema.steps.c.outcome == OPEN)
+_UNFINISHED = _OF_RUN.where(schema.steps.c.outcome.in_((OPEN, KILLED)))
 _UPDATE = update(schema.steps).where(_MINE)
 _INSERT = schema.steps.insert()
 
@@ -60,11 +56,7 @@ def open_steps(connection: Any, tenant: str, run: str) -> list[Any]:
 
 def unfinished(connection: Any, tenant: str, run: str) -> list[Any]:
     """The run's steps that have passed their gate and of which nobody knows how they ended."""
-    table = schema.steps.c
-    query = select(schema.steps).where(
-        and_(table.tenant == tenant, table.run == run, table.outcome.in_((OPEN, KILLED)))
-    )
-    return list(connection.execute(query.order_by(table.n)).fetchall())
+    return list(connection.execute(_UNFINISHED, {"of_tenant": tenant, "of_run": run}).fetchall())
 
 
 def open_of_worker(connection: Any, worker: str) -> list[Any]:

@@ -138,6 +138,8 @@ def _ask_about_interrupts(
     transaction: Transaction, keeper: GateKeeper, run: RunRecord, park: worker_pb2.Park
 ) -> None:
     """Put the graph's own interrupts to people; those that are asked already are not asked twice."""
+    if not park.interrupts:
+        return
     asked = {
         row.interrupt
         for row in approvals.of_run(transaction, run.tenant, run.id)

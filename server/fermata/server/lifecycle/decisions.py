@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 from referencing import Registry
 from referencing.exceptions import Unresolvable
-from sqlalchemy import and_, select, update
+from sqlalchemy import and_, bindparam, select, update
 
 from fermata.server.approvals import records as approvals
 from fermata.server.errors import DomainError, ErrorKind, invalid, precondition
@@ -37,6 +37,10 @@ _STATE_AFTER = {
 
 EXPIRED_AT_ONCE = 200
 """Approvals that one sweep ends at the most."""
+
+_COUNT = update(schema.approvals).where(
+    and_(schema.approvals.c.tenant == bindparam("of_tenant"), schema.approvals.c.id == bindparam("of_id"))
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,12 +254,7 @@ def _quorum(transaction: Transaction, row: Any, decided: Decided) -> bool:
     votes = json.loads(row.votes)
     if decided.person not in votes:
         votes.append(decided.person)
-    table = schema.approvals.c
-    transaction.execute(
-        update(schema.approvals)
-        .where(and_(table.tenant == row.tenant, table.id == row.id))
-        .values(votes=json.dumps(votes))
-    )
+    transaction.execute(_COUNT, {"of_tenant": row.tenant, "of_id": row.id, "votes": json.dumps(votes)})
     return len(votes) >= int(row.required_count)
 
 

@@ -59,7 +59,7 @@ def build_resume(transaction: Transaction, run: RunRecord) -> worker_pb2.Resume:
     to the run, it has the same number.
     """
     resume = worker_pb2.Resume(lease=worker_pb2.Lease(run=run.name, epoch=run.epoch), number=run.sequence)
-    for interrupt, rows in _interrupts(transaction, run).items():
+    for interrupt, rows in _interrupts(approvals.of_run(transaction, run.tenant, run.id)).items():
         if _all_decided(rows) and rows[0].delivered != TAKEN:
             resume.answers.add(interrupt_id=interrupt, value=_answer(rows))
             _mark(transaction, [row.id for row in rows], run, SENT)
@@ -94,15 +94,14 @@ def has_news(transaction: Transaction, run: RunRecord, asking: Collection[str] |
     :param asking: only gated calls with these step keys. A run that parks names the calls it waits for, so that a decision which
         no call comes back for can't wake it again and again.
     """
-    gated = [row for row in approvals.of_run(transaction, run.tenant, run.id) if not row.interrupt]
+    all_rows = approvals.of_run(transaction, run.tenant, run.id)
+    gated = [row for row in all_rows if not row.interrupt]
     latest = {row.step: row for row in gated if asking is None or row.step in asking}
     if any(row.state != approvals.PENDING and not row.used_by for row in latest.values()):
         return True
     if any(_is_news_of_doubt(row) for row in gated):
         return True
-    return any(
-        _all_decided(rows) and rows[0].delivered == UNSENT for rows in _interrupts(transaction, run).values()
-    )
+    return any(_all_decided(rows) and rows[0].delivered == UNSENT for rows in _interrupts(all_rows).values())
 
 
 def note_news(transaction: Transaction, run: RunRecord) -> None:
@@ -120,10 +119,10 @@ def _all_decided(rows: list[Any]) -> bool:
     return all(row.state != approvals.PENDING for row in rows)
 
 
-def _interrupts(transaction: Transaction, run: RunRecord) -> dict[str, list[Any]]:
-    """Approvals that stand for the graph's own interrupts, by interrupt, in order; of each interrupt only the last asking."""
+def _interrupts(of_run: list[Any]) -> dict[str, list[Any]]:
+    """Those of a run's approvals that stand for the graph's own interrupts, by interrupt, in order; of each only the last asking."""
     rounds: dict[str, list[Any]] = defaultdict(list)
-    for row in approvals.of_run(transaction, run.tenant, run.id):
+    for row in of_run:
         if not row.interrupt:
             continue
         rows = rounds[row.interrupt]
