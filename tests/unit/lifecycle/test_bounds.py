@@ -91,3 +91,17 @@ def test_a_list_of_checkpoints_ends_where_its_message_is_full(
     with pytest.raises(DomainError) as refused:
         read(500)
     assert refused.value.reason == "STATE_TOO_LARGE"
+
+
+@pytest.mark.parametrize(
+    ("args", "schema"),
+    [("[1]", "{}"), ("{}", "[]"), ("{}", "not JSON"), ("{}", '{"a":' * 200 + "1" + "}" * 200)],
+)
+def test_a_question_that_cant_be_shown_is_not_asked(world: Any, args: str, schema: str) -> None:
+    world.agent()
+    run = world.started()
+    gate = worker_pb2.Gate(step="s", nonce="n", tool="turn", args=args, args_schema=schema)
+    with pytest.raises(DomainError) as refused:
+        world.host(run, gate=gate)
+    assert refused.value.reason == "QUESTION_INVALID"
+    assert world.pending(run) == []

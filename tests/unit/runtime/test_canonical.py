@@ -15,6 +15,7 @@ from langchain_core.messages import HumanMessage
 from pydantic import BaseModel
 
 from fermata.agents.runtime.canonical import NotJsonError, canonical, digest, jsonable
+from fermata.v1 import run_pb2, worker_pb2
 
 
 class Colour(Enum):
@@ -82,3 +83,25 @@ _json = st.recursive(
 def test_every_json_value_has_a_digest_that_does_not_change(value: Any) -> None:
     once = jsonable(value)
     assert digest(once) == digest(jsonable(once))
+
+
+def test_what_is_taken_for_json_can_be_read_from_an_event() -> None:
+    def nested(levels: int) -> Any:
+        return {"a": nested(levels - 1)} if levels else 1
+
+    deepest = max(levels for levels in range(100) if _is_json(nested(levels)))
+    response = run_pb2.WatchRunsResponse()
+    call = {"name": "turn", "args": jsonable(nested(deepest))}
+    response.event.data.update({"messages": [{"tool_calls": [call]}]})
+    frame = worker_pb2.WorkerMessage()
+    frame.host.commit.events.add(data=response.event.data)
+    for message in (response, worker_pb2.ConnectRequest(messages=[frame])):
+        assert type(message).FromString(message.SerializeToString()) == message
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        jsonable(value)
+    except NotJsonError:
+        return False
+    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from typing import Any
 
 import pytest
@@ -14,6 +15,8 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import interrupt
 
+from fermata.agents.runtime.errors import CallRefused
+from fermata.agents.runtime.gate import only_in_runs, run_of_context
 from fermata.v1 import run_pb2
 
 CALLS: list[str] = []
@@ -286,3 +289,35 @@ async def test_a_sync_graph_with_sync_tools(host_of: Any, ledger: Any) -> None:
     worker.resume()
     assert (await worker.finished()).answer == "done opened in-node"
     assert sorted(CALLS) == ["sopen a", "sopen b", "sopen in-node"]
+
+
+async def test_a_thread_that_outlives_its_run_reaches_no_tool_in_a_host(host_of: Any, ledger: Any) -> None:
+    run_is_over, tried = threading.Event(), threading.Event()
+    refused: list[str] = []
+
+    def late() -> None:
+        run_is_over.wait(10)
+        try:
+            sopen.invoke({"valve": "v1"})
+        except CallRefused as error:
+            refused.append(error.reason)
+        finally:
+            tried.set()
+
+    async def act(state: MessagesState) -> dict[str, Any]:
+        threading.Thread(target=late, daemon=True).start()
+        return {"messages": [AIMessage("done")]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("act", act)
+    graph.add_edge(START, "act")
+    worker = await host_of(graph)
+    await worker.assign({"messages": [{"role": "user", "content": "go"}]})
+    await worker.finished()
+    async with asyncio.timeout(10):
+        while run_of_context("sopen") is not None:  # noqa: ASYNC110 - nothing tells that a host has forgotten a run
+            await asyncio.sleep(0)
+    with only_in_runs():
+        run_is_over.set()
+        assert await asyncio.to_thread(tried.wait, 10)
+    assert (refused, CALLS) == (["RUN_UNKNOWN"], [])

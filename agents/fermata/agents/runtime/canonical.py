@@ -28,7 +28,9 @@ Json: TypeAlias = bool | int | float | str | list["Json"] | dict[str, "Json"] | 
 MAX_SAFE_INTEGER = 2**53 - 1
 """Largest integer that JSON's numbers carry exactly; larger ones become decimal strings."""
 
-_MAX_DEPTH = 64
+_MAX_DEPTH = 24
+"""Protobuf reads messages that are nested 100 deep, and a level of JSON is three of them: what nests deeper could be told,
+and nobody could read it."""
 
 
 class NotJsonError(ValueError):

@@ -45,6 +45,7 @@ _inner: contextvars.ContextVar[BaseTool | None] = contextvars.ContextVar("fermat
 """The tool whose overridden ``run`` has passed the gate and may call its parent's."""
 
 _installed = threading.Event()
+_only_in_runs = threading.Event()
 _active: dict[str, ActiveRun] = {}
 _MARK = "__fermata_gated__"
 
@@ -67,6 +68,16 @@ def install() -> None:
 
 
 @contextmanager
+def only_in_runs() -> Iterator[None]:
+    """Refuse calls outside of any run: in a host, those come from threads that have outlived theirs."""
+    _only_in_runs.set()
+    try:
+        yield
+    finally:
+        _only_in_runs.clear()
+
+
+@contextmanager
 def serving(run: ActiveRun) -> Iterator[None]:
     """Make ``run`` the run of the calling context, and one of this process's runs."""
     _active[run.name] = run
@@ -82,13 +93,13 @@ def serving(run: ActiveRun) -> Iterator[None]:
 def run_of_context(tool: str) -> ActiveRun | None:
     """The run to which a call from the present context belongs; None outside of any.
 
-    :raises CallRefused: RUN_UNKNOWN, where the process has several runs and the context, that of a bare thread, belongs
-        to none.
+    :raises CallRefused: RUN_UNKNOWN, where the context, that of a bare thread, belongs to none, and the process has
+        several runs, or is a host that has none: its run may have been halted.
     """
     if (run := current_run.get()) is not None:
         return run
     others = list(_active.values())
-    if len(others) > 1:
+    if len(others) > 1 or (not others and _only_in_runs.is_set()):
         raise CallRefused(
             "RUN_UNKNOWN",
             f"{tool} was called in a thread that belongs to no run. Start threads with the context of the node: "

@@ -204,7 +204,8 @@ def run_host(sock: socket.socket, graph: Pregel[Any, Any, Any, Any]) -> int:
     # Made here, in a process that is done with forking: a sixth less CPU for a run than asyncio's own.
     loop = uvloop.new_event_loop()
     try:
-        return loop.run_until_complete(main())
+        with gate.only_in_runs():
+            return loop.run_until_complete(main())
     except ChannelClosedError:
         return EXIT_OK
 

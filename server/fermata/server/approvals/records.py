@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from google.protobuf import json_format
+from google.protobuf.message import DecodeError
 from sqlalchemy import and_, bindparam, select, update
 
-from fermata.server.errors import not_found
+from fermata.server.errors import invalid, not_found
 from fermata.server.names import Name, new_id
 from fermata.server.runs.record import RunRecord
 from fermata.server.store import schema
@@ -64,7 +65,11 @@ class Question:
 
 
 def ask(transaction: Transaction, run: RunRecord, question: Question) -> str:
-    """Put a question on record, tell the run's history, and return the approval's id."""
+    """Put a question on record, tell the run's history, and return the approval's id.
+
+    :raises DomainError: QUESTION_INVALID; one that can't be shown would keep all the others from being listed.
+    """
+    _require_showable(question)
     approval = new_id()
     transaction.execute(
         _INSERT,
@@ -109,6 +114,23 @@ def ask(transaction: Transaction, run: RunRecord, question: Question) -> str:
         reason=question.rule_reason,
     )
     return approval
+
+
+def _require_showable(question: Question) -> None:
+    shown = approval_pb2.Approval()
+    try:
+        json_format.Parse(question.args, shown.args)
+        json_format.Parse(question.args_schema or "{}", shown.args_schema)
+        json_format.Parse(question.question, shown.question)
+        # Where it nests too deeply it can be written and not be read.
+        approval_pb2.ListApprovalsResponse.FromString(
+            approval_pb2.ListApprovalsResponse(approvals=[shown]).SerializeToString()
+        )
+    except (json_format.ParseError, DecodeError) as error:
+        raise invalid(
+            f"The question about {question.tool or 'the run'} can't be shown: {error}",
+            reason="QUESTION_INVALID",
+        ) from error
 
 
 def find(connection: Any, tenant: str, approval: str) -> Any:
