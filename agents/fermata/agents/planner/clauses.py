@@ -241,7 +241,8 @@ def split_clauses(message: str, verbs: frozenset[str] = frozenset()) -> tuple[Cl
             last = part is parts[-1]
             clause = replace(part, question=question and (last or bool(_ASKS.match(part.text))))
             otherwise = _OTHERWISE.match(clause.text)
-            if otherwise and out and not clause.condition and out[-1].condition:
+            said_of = out[-1].condition if out else ""
+            if otherwise and said_of and clause.condition in ("", said_of):
                 word = "if" if out[-1].condition_word == "unless" else "unless"
                 start_at = clause.start + otherwise.end()
                 clause = replace(

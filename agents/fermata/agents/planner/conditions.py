@@ -16,6 +16,7 @@ from typing import Any, Final
 from fermata.agents.planner.conversation import Result
 from fermata.agents.planner.quantities import Quantity, find_quantities
 from fermata.agents.planner.readings import Value, matching, text_blob, values_of
+from fermata.agents.planner.synonyms import heads_of
 from fermata.agents.planner.text import content_lemmas, lemma, quoted, related, split_name, tokenize
 from fermata.agents.planner.units import convert, plain
 
@@ -99,7 +100,7 @@ def read_bound(text: str) -> Bound | None:
             return Bound(
                 "<" if than[1].lower() in _DOWNWARD else ">",
                 behind[0],
-                (*_subject(text, than.start(), behind[0]), than[1].lower()),
+                (*_subject(text, than.start(), behind[0]), than[1].lower(), *_measure(than[1].lower())),
             )
     for pattern, op in _BOUNDS:
         m = re.search(pattern, low)
@@ -118,6 +119,13 @@ def read_bound(text: str) -> Bound | None:
         if behind:
             return Bound("=", behind[0], _subject(text, be.start(), behind[0]))
     return None
+
+
+def _measure(comparative: str) -> tuple[str, ...]:
+    """What a comparative compares: warmer, hotter -> temperature."""
+    stem = comparative.removesuffix("er")
+    stems = {stem, stem + "e", stem[:-1] if len(stem) > 2 and stem[-1] == stem[-2] else stem, stem[:-1] + "y" if stem.endswith("i") else stem}
+    return tuple(sorted({head for s in stems for head in heads_of(s) if " " not in head}))
 
 
 def _subject(text: str, end: int, limit: Quantity) -> tuple[str, ...]:

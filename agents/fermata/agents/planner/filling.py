@@ -27,10 +27,8 @@ _PRONOUN: Final = re.compile(
     r"\b(?:it|them|they|its|their|that|this|those|these|there|one|ones|same|again|him|her|his|both)\b",
     re.IGNORECASE,
 )
-_ALL: Final = re.compile(
-    r"\b(?:all|every|each|both)\b(?: (?:of )?(?:the|our|my))?\s+(?:\w+\s+)?$|\b(?:all|every|each|both)\b(?: (?:of )?(?:the|our|my|four|three|two|five|six))*\s*$",
-    re.IGNORECASE,
-)
+_LONGEST_RANGE: Final = 12
+_BOTH: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +103,7 @@ def fill(
     banned = {(_banned(p, excluded, clause, meaning, tool)) for p in tool.params} if excluded else set()
     _assign(out, clause, meaning, banned)
     _parallel(out, clause, meaning)
+    _every(out, clause, banned)
     _texts(out, clause, support)
     _support(out, support, meaning, soft=False)
     _associated(out, clause, support)
@@ -192,10 +191,50 @@ def _coordinate(out: Filling, param: Param, first: Candidate, found: list[Candid
             values.append(c)
             spans.append((c.start, c.end))
             out.used.append((c.start, c.end))
+        elif len(values) == 1 and re.fullmatch(r"\s*(?:to|through|up to|-|–)\s*", gap) and _alone(out.tool, param):
+            between = _range(first.value, c.value)
+            if between:
+                out.choices[param.name] = between
+                out.used.append((c.start, c.end))
+                del out.args[param.name]
+                return
     if len(values) > 1:
         values.sort(key=lambda c: c.start)
         out.choices[param.name] = [v.value for v in values]
         del out.args[param.name]
+
+
+def _alone(tool: Tool, param: Param) -> bool:
+    """Whether no other parameter of the tool is of the same kind (as a source and a target are)."""
+    return not any(p is not param and set(p.nouns[-1:]) & set(param.nouns[-1:]) for p in tool.params)
+
+
+def _range(first: Any, last: Any) -> list[Any]:
+    """V1 and V3 -> V1, V2, V3; [] if they are not the ends of a short range."""
+    one, other = re.fullmatch(r"(\D*)(\d+)", str(first)), re.fullmatch(r"(\D*)(\d+)", str(last))
+    if not one or not other or one[1] != other[1] or not 0 < int(other[2]) - int(one[2]) <= _LONGEST_RANGE:
+        return []
+    numbers = range(int(one[2]), int(other[2]) + 1)
+    return list(numbers) if isinstance(first, int) else [f"{one[1]}{n}" for n in numbers]
+
+
+def _every(out: Filling, clause: Words, banned: set[tuple[str, Any]]) -> None:
+    """ "Stop all pumps", "both", "every valve": each listed option or known name of that kind."""
+    for param in out.tool.required:
+        if param.name in out.args or param.name in out.choices or not param.identifies:
+            continue
+        nouns = "|".join(re.escape(n) for n in param.nouns)
+        said = re.search(rf"\b(?:all|every|each|both)\b(?: (?:of|the|our|my|two|three|four|five|six|single))* (?:{nouns})(?:e?s)?\b", clause.text, re.IGNORECASE)
+        if not said:
+            continue
+        known = list(param.options) or [n.text for n in clause.names if n.is_a(param.nouns)]
+        values = [int(v) if param.kind == "number" and str(v).isdigit() else v for v in dict.fromkeys(known)]
+        values = [v for v in values if (param.name, v) not in banned and _allowed(param, v)]
+        if "both" in said.group().lower() and len(values) != _BOTH:
+            continue
+        if 0 < len(values) <= _LONGEST_RANGE:
+            out.choices[param.name] = values
+            out.used.append(said.span())
 
 
 def _parallel(out: Filling, clause: Words, meaning: Meaning) -> None:

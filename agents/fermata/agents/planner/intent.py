@@ -57,7 +57,7 @@ _FILLER: Final = re.compile(
     re.IGNORECASE,
 )
 _POLITE: Final = re.compile(
-    r"^(?:(?:can|could|would|will|might) (?:you|we|one|somebody|someone)(?: (?:please|maybe|perhaps|kindly|just|quickly|possibly|go ahead and|also|then))*"
+    r"^(?:(?:can|could|would|will|might) (?:you|we|one|somebody|someone)(?: (?:please|maybe|perhaps|kindly|just|quickly|possibly|go ahead and|also|then|first|now|next|again|already))*"
     r"|would you (?:mind|be so kind as to|be able to)|(?:do|would) you mind|mind|could (?:i|we) (?:please )?(?:ask|get|trouble) you to|(?:can|could|may|might) (?:i|we) (?:please )?(?:have|get|see)(?= )"
     r"|i(?:'d| would)? (?:really )?(?:like|love|want|need|appreciate it if|be grateful if|prefer)(?: (?:it if )?you)?(?: (?:to|could|would|can))?(?= )"
     r"|(?:we|you)(?:'d| would)? (?:really )?(?:like|want|need|have|ought|must|got|gotta|will need|are to|better|had better)(?: you)?(?: to)?(?= )|you should|you can(?: now)?|you may(?: now)?|we(?:'d| had) better"
@@ -112,6 +112,7 @@ _WH: Final = re.compile(
 _NEED: Final = re.compile(
     r"^(?:i|we|you)(?:'d| would| will|'ll)? (?:really |also |just |only |still |now )*(?:need|want|like|love|could use|could do with|must have|have to have|prefer|require|are after|'re after|'m after|am after|fancy)\b(?! to\b| you\b)"
     r"|\b(?:from now on|effective immediately|as of (?:now|today|tomorrow|next \w+))\b"
+    r"|\b(?:should|must|needs? to|has to|have to|is to|are to) be (?:at|set|brought|raised|lowered|turned|switched|changed|moved|put) (?:to |at |on |off |up |down )?"
     r"|\bwould be (?:lovely|great|nice|good|perfect|wonderful|fine|appreciated|helpful|ideal|enough|best)\b|\b(?:is|are) (?:enough|sufficient|plenty|fine|needed|wanted|required) (?:for|by|on|in)\b|\bwill do (?:for|as)\b|\b(?:is|are) enough for\b",
     re.IGNORECASE,
 )
@@ -120,7 +121,7 @@ _NEEDS_DOING: Final = re.compile(
     re.IGNORECASE,
 )
 _DELEGATION: Final = re.compile(
-    r"\b(?:take care of|do something about|deal with|see to|look after|attend to) \w+|\b(?:deal with|take care of|sort (?:it|this|that|things)? ?out|handle|fix|see to|look after|attend to|do something about|work through|act on|resolve) (?:it|this|that|them|these|things|the (?:problem|issue|situation|matter|incident|case|fault|alarm))\b"
+    r"\b(?:take care of|do something about|deal with|see to(?! it that)|look after|attend to) \w+|\b(?:deal with|take care of|sort (?:it|this|that|things)? ?out|handle|fix|see to|look after|attend to|do something about|work through|act on|resolve) (?:it|this|that|them|these|things|the (?:problem|issue|situation|matter|incident|case|fault|alarm))\b"
     r"|\b(?:follow|run|use|execute|do|apply|go through|go by|go with|work through|start|begin|trigger|launch|initiate|kick off|complete|tick off|carry out|act (?:on|by|according to)|proceed (?:with|by|according to)|observe|respect|keep to|perform|stick to|go by|according to|as per|per|as) (?:the |its |our |that |this |your )?(?:\w+[ -]){0,4}(?:runbooks?|procedures?|playbooks?|checklists?|routines?|sops?|steps|instructions|rules|protocols?|guide|guidelines|manual|drills?|measures|sequence)\b"
     r"|\bwhat the (?:runbook|procedure|playbook|checklist|protocol|manual) says\b|\bthere(?:'s| is) a (?:runbook|procedure|playbook|checklist|routine|protocol)\b|\bas (?:the )?(?:runbook|procedure|playbook|checklist|routine|protocol)s? (?:says?|describes?|tells?|demands?|wants?)\b|\b(?:as|like|what(?:'s| is)) (?:it is |it's |they are )?(?:described|written|documented|laid down|prescribed|usual|set out)\b|\b(?:the usual|standard) (?:drill|routine|procedure|steps)\b|\byou know what to do\b|\bby the book\b|\bdo what(?:'s| is) (?:needed|necessary|right)\b|\bdo the needful\b|\bplease (?:help|act)\b",
     re.IGNORECASE,
@@ -294,8 +295,18 @@ def _bare(body: str) -> str:
     return lemma(m.group(1)) + body.strip()[m.end() :] if m and lemma(m.group(1)) in known_verbs() else body
 
 
+_ENSURED: Final = re.compile(
+    r"^(?:make sure|see to it|ensure|be sure|check)(?: that)? (?P<object>.+?) (?:is|are|gets|get) (?P<verb>\w+(?:ed|en|ing)|set|cut|shut|open|off|on)(?P<rest>\b.*)$", re.IGNORECASE
+)
+_STATES: Final = {"off": "turn off", "on": "turn on", "open": "open", "running": "start", "going": "start"}
+
+
 def _active(body: str) -> str:
-    """get line 3 stopped -> stop line 3."""
+    """get line 3 stopped -> stop line 3; make sure that line 3 is stopped -> stop line 3."""
+    ensured = _ENSURED.match(body.strip())
+    if ensured and not body.lower().startswith("check"):
+        verb = ensured["verb"].lower()
+        return f"{_STATES.get(verb) or lemma(verb)} {ensured['object']}{ensured['rest']}"
     m = _CAUSATIVE.match(body.strip())
     if not m or lemma(m["verb"]) not in known_verbs() or m["object"].count(" ") > 5:
         return body

@@ -75,6 +75,10 @@ def _items(kind: str, items: str) -> list[Name]:
         return []
     out = []
     for part in parts:
+        span = re.fullmatch(r"\s*([A-Za-z][A-Za-z-]*?-?)(\d+)\s*(?:to|through|–|-)\s*\1(\d+)\s*", part)
+        if span and 0 < int(span[3]) - int(span[2]) <= _MAX_RANGE:
+            out.extend(Name(f"{span[1]}{n}", words) for n in range(int(span[2]), int(span[3]) + 1))
+            continue
         m = re.match(r"^\s*['\"`]?([\w][\w .@/:+'-]*?)['\"`]?\s*(?:\(([^)]*)\)|[-–:=]\s+(.*))?\s*$", part)
         if (
             not m

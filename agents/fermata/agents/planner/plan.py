@@ -44,6 +44,7 @@ from fermata.agents.planner.speech import cannot, shown_args, summary
 from fermata.agents.planner.text import content_lemmas, known_verbs, lemma, related
 from fermata.agents.planner.times import today_of
 from fermata.agents.planner.tools import Tool
+from fermata.agents.planner.words import STOPWORDS
 from fermata.agents.planner.words_given import Words
 
 _TELLS: Final = frozenset({Intent.STATEMENT, Intent.REPORT, Intent.NEED})
@@ -82,6 +83,7 @@ class Planner:
         self.kinds = frozenset(
             n for t in tools for p in t.params if p.identifies and p.kind != "enum" for n in p.nouns
         ) | {k for n in self.names for k in n.kind}
+        self.kinds -= STOPWORDS
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.results: list[Result] = []
         self.done: list[tuple[Step, Result]] = []
@@ -189,7 +191,10 @@ class Planner:
         if either is not None:
             return Decision("ask", f"Which of the two do you want? You said “{text.strip()}”.")
         resolved = _without_repeats(self._resolve_all(readings))
+        acting = any(i.evidence is not None and i.decision is None and not i.filling.tool.reads for i in resolved)
         for item in resolved:
+            if acting and item.decision is not None and item.decision.kind in ("ask", "refuse"):
+                return item.decision
             if item.decision is not None and item.reading.intent in (*DOES, Intent.DELEGATION):
                 return item.decision
         return (yield from self._carry_out(resolved, readings))

@@ -42,6 +42,7 @@ _DICTATED: Final = re.compile(
     r"^(?P<head>.*?\b(?:tell|notify|inform|message|remind|warn|write|let|alert|text|e?-?mail|post|announce|send|ping|drop|radio|page|call|note)\b.{0,40}?)(?:\bthat\b|\bsaying\b|:)\s",
     re.IGNORECASE,
 )
+_ENDING_STATE: Final = re.compile(r"(?:^|[\s:])(on|off)(?: please| now| again)?\W*$", re.IGNORECASE)
 _PRONOUN: Final = re.compile(r"\b(?:it|them|that|this)\b", re.IGNORECASE)
 _IDIOMS: Final = tuple(
     (re.compile(pattern, re.IGNORECASE), group)
@@ -199,6 +200,10 @@ def verb_groups(text: str) -> tuple[frozenset[str], str]:
     """(groups of the leading verb with its particle, the verb) of a clause."""
     idioms = frozenset(group for pattern, group in _IDIOMS if pattern.search(text))
     groups, verb = _leading_groups(text)
+    if not verb and not idioms:
+        state = _ENDING_STATE.search(text)
+        if state:
+            return (_groups_of("turn on") if state[1].lower() == "on" else _groups_of("turn off")), f"turn {state[1].lower()}"
     if groups & {"raise", "lower"}:
         groups = groups | {"set"}
     if not idioms:
