@@ -210,8 +210,17 @@ async def _ensure_local_principals(plane: ControlPlane, settings: ServerSettings
     await plane.write(operation)
 
 
+_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - compared, not bound
+
+
 def _write_client_file(settings: ServerSettings, address: str) -> None:
-    content = {"address": address, "token_file": str(settings.data / "token")}
+    """For clients on this machine: where the server is, with what token, and by which certificate it is known."""
+    host, _, port = address.rpartition(":")
+    # Who listens everywhere is reached here by the loopback address, which is one that a certificate can name.
+    content = {
+        "address": f"{_LOOPBACK_OF.get(host, host)}:{port}",
+        "token_file": str((settings.data / "token").absolute()),
+    }
     if settings.tls_cert is not None:
-        content["ca_file"] = str(settings.tls_cert)
+        content["ca_file"] = str(settings.tls_cert.absolute())
     write_private(settings.data / "client.json", json.dumps(content) + "\n")
