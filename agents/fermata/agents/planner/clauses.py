@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 from fermata.agents.planner.quantities import find_quantities
@@ -299,6 +300,11 @@ def _sentence(message: str, masked: str, start: int, end: int, verbs: frozenset[
     clauses = []
     for a, b, link in _cut(masked, start, end, verbs):
         clauses.extend(_conditioned(message, masked, a, b, link, verbs))
+    for i, (clause, following) in enumerate(pairwise(clauses)):
+        # "T4: if warmer than 20, cool it": what stands before the condition is no request of its own
+        bare = clause.condition and not any(t.low in verbs for t in tokenize(clause.text)[:2])
+        if bare and not following.condition and following.link in ("", "and", "then"):
+            clauses[i + 1] = replace(following, condition=clause.condition, condition_word=clause.condition_word)
     return clauses
 
 
