@@ -12,6 +12,7 @@ from sqlalchemy import Connection, func, select
 
 from fermata.server.agents.revisions import Revisions
 from fermata.server.clock import Clock, SystemClock
+from fermata.server.errors import DomainError
 from fermata.server.ledger.gate import GateKeeper
 from fermata.server.lifecycle.leases import Leases
 from fermata.server.live.hub import Hub
@@ -22,6 +23,9 @@ from fermata.server.store.database import Database, Transaction
 from fermata.server.store.migrate import migrate
 from fermata.server.store.publication import Publication
 from fermata.v1 import run_pb2
+
+CLAIM_AGAIN_SECONDS = 1.0
+"""How long to wait after the store has failed to hand out work."""
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -104,7 +108,13 @@ class ControlPlane:
         try:
             while True:
                 self._claim_again = False
-                leased = await self.write(self.leases.claim)
+                try:
+                    leased = await self.write(self.leases.claim)
+                except DomainError as error:
+                    # Nothing else may ever ask again: what waits would wait for ever.
+                    log.warning("what waits can't be handed out: %s", error)
+                    await asyncio.sleep(CLAIM_AGAIN_SECONDS)
+                    continue
                 if not leased and not self._claim_again:
                     return
         finally:

@@ -14,7 +14,6 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, select
-from sqlalchemy.exc import OperationalError
 
 from fermata.server.errors import DomainError, invalid
 from fermata.server.store import schema
@@ -147,7 +146,7 @@ async def test_who_gave_up_waiting_does_not_undo_what_was_asked(database: Databa
 
 
 async def test_readers_can_write_nothing(database: Database) -> None:
-    with pytest.raises(OperationalError, match="readonly"):
+    with pytest.raises(DomainError, match="readonly"):
         await database.read(lambda connection: connection.execute(schema.packs.insert(), {"digest": "a"}))
 
 

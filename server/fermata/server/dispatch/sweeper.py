@@ -63,14 +63,15 @@ async def sweep_approvals(plane: ControlPlane) -> None:
     """End approvals whose time is over. Runs until cancelled; sleeps until the next one is due."""
     while True:
         plane.approvals_changed.clear()
-        due = await plane.read(decisions.next_expiry)
-        wait = None if due is None else max(0.0, due - plane.clock.now())
-        if wait == 0.0:
-            try:
+        try:
+            due = await plane.read(decisions.next_expiry)
+            wait = None if due is None else max(0.0, due - plane.clock.now())
+            if wait == 0.0:
                 await plane.write(decisions.expire_due)
-            except DomainError as error:
-                log.warning("approvals can't be ended: %s", error)
-                await asyncio.sleep(LOOK_SECONDS)
+                continue
+        except DomainError as error:
+            log.warning("approvals can't be ended: %s", error)
+            await asyncio.sleep(LOOK_SECONDS)
             continue
         try:
             await asyncio.wait_for(plane.approvals_changed.wait(), wait)

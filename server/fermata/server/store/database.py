@@ -114,12 +114,24 @@ class Database:
         return future
 
     async def read(self, operation: Callable[[Connection], T]) -> T:
-        """Run ``operation`` over a consistent snapshot of what is committed."""
+        """Run ``operation`` over a consistent snapshot of what is committed.
+
+        :raises DomainError: what the operation refuses; STORE_UNAVAILABLE where the disk fails.
+        """
         return await self._loop.run_in_executor(self._readers, self._read, operation)
 
     def _read(self, operation: Callable[[Connection], T]) -> T:
-        with self._reader_engine.connect() as connection:
-            return operation(connection)
+        try:
+            with self._reader_engine.connect() as connection:
+                return operation(connection)
+        except DBAPIError as error:
+            if not _is_disk_fault(error):
+                raise
+            raise DomainError(
+                f"The store could not read {self.path}: {error.orig}.",
+                reason="STORE_UNAVAILABLE",
+                kind=ErrorKind.UNAVAILABLE,
+            ) from error
 
     async def close(self) -> None:
         """Finish what is queued and let go of the file."""
