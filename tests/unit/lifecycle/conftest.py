@@ -150,6 +150,9 @@ class World:
         self, run: str, worker: str = "w1", epoch: int | None = None, **body: Any
     ) -> worker_pb2.HostReply:
         message = worker_pb2.HostMessage(lease=self.lease(run, epoch), id=next(self._numbers), **body)
+        return self.receive(worker, message)
+
+    def receive(self, worker: str, message: worker_pb2.HostMessage) -> worker_pb2.HostReply:
         return self.tx(lambda tx: boundaries.receive(tx, self.keeper, worker, message))
 
     def gate(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fermata.server.lifecycle import reconnection
-from fermata.v1 import worker_pb2
+from fermata.v1 import run_pb2, worker_pb2
 
 PROCEED = worker_pb2.GATE_VERDICT_PROCEED
 ASK = worker_pb2.GATE_VERDICT_ASK
@@ -114,3 +114,29 @@ def test_what_is_said_again_carries_the_number_that_it_had(world: Any) -> None:
     world.park(run, "s2")
     world.decide(world.pending(run)[0])
     assert resumed().number > first.number
+
+
+def test_a_message_that_comes_again_tells_its_events_once(world: Any) -> None:
+    world.agent()
+    run = world.started()
+    event = worker_pb2.HostEvent(type=run_pb2.EVENT_TYPE_NODE_FINISHED)
+
+    def say(number: int) -> None:
+        message = worker_pb2.HostMessage(
+            lease=world.lease(run), id=number, commit=worker_pb2.Commit(events=[event])
+        )
+        world.receive("w1", message)
+
+    say(1)
+    say(2)
+    before = world.events(run)
+    say(1)
+    say(2)
+    assert world.events(run) == before
+    say(3)
+    assert world.events(run) == [*before, "NODE_FINISHED"]
+    world.lose(dead=True)
+    world.room.worker = "w1"
+    world.claim()
+    say(1)
+    assert world.events(run)[-1] == "NODE_FINISHED"

@@ -55,10 +55,11 @@ def receive(
             # Facts are not thrown away: the nonce shows that this host started the step, whatever the lease says now.
             steps.report(transaction, run, message.step_closed)
             if not run.is_leased_to(worker, message.lease.epoch):
+                _withdraw_doubt(transaction, run, message.step_closed.step)
                 reply.error.reason = "STALE_EPOCH"
                 return reply
         run.require_lease(worker, message.lease.epoch)
-        _commit(transaction, run, message.commit)
+        _commit(transaction, run, message.id, message.commit)
         match body:
             case "gate":
                 reply.gate.CopyFrom(keeper.pass_gate(transaction, run, message.gate))
@@ -78,13 +79,33 @@ def receive(
     return reply
 
 
-def _commit(transaction: Transaction, run: RunRecord, commit: worker_pb2.Commit) -> None:
+def _withdraw_doubt(transaction: Transaction, run: RunRecord, key: str) -> None:
+    """Ask nobody any more what became of a step whose earlier host has told it after all, and let the run go on with that."""
+    step = steps.find(transaction, run.tenant, run.id, key)
+    if step is None or step.outcome in (steps.OPEN, steps.KILLED):
+        return
+    for row in approvals.of_run(transaction, run.tenant, run.id, approvals.PENDING):
+        if row.kind == approvals.RECOVERY and row.step == key:
+            approvals.close(
+                transaction, run, row, approvals.CANCELLED, comment="Its host has told how it ended."
+            )
+    resume_if_possible(transaction, run, "its outcome is known")
+
+
+def _commit(transaction: Transaction, run: RunRecord, number: int, commit: worker_pb2.Commit) -> None:
+    """Store what a message brings along.
+
+    :param number: the message's; those of a run come in order, and again after a break. 0 where it has none.
+    """
     checkpoints.apply(transaction, run.tenant, run.thread, commit)
     models.keep(transaction, run, commit.models)
     if commit.checkpoints:
         run.input_committed = True
     if any(write.channel == RESUME_CHANNEL for task in commit.writes for write in task.writes):
         mark_taken(transaction, run)
+    if not commit.events or 0 < number <= run.told:
+        return
+    run.told = max(run.told, number)
     for event in commit.events:
         if event.type not in _REPORTED_BY_HOSTS:
             raise precondition(

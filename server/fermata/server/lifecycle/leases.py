@@ -81,6 +81,8 @@ class Leases:
 
         :param restarted: recorded steps may exist.
         """
+        # The host that begins with it numbers its messages from 1.
+        run.told = 0
         revision = self._revisions.get(transaction, run.tenant, run.agent, run.revision)
         assign = worker_pb2.Assign(
             lease=worker_pb2.Lease(run=run.name, epoch=run.epoch),

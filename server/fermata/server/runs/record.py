@@ -27,6 +27,7 @@ _UPDATED = (
     "error",
     "epoch",
     "worker",
+    "told",
     "sequence",
     "version",
     "ended",
@@ -75,6 +76,8 @@ class RunRecord:
         self.on_behalf_of: str = row.on_behalf_of
         self.epoch: int = row.epoch
         self.worker: str = row.worker
+        self.told: int = row.told
+        """Id of the last message of the lease's host whose events are in the history: a repeat tells nothing new."""
         self.sequence: int = row.sequence
         self.version: int = row.version
         self.created: float = row.created

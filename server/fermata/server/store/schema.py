@@ -124,6 +124,7 @@ runs = Table(
     _text("on_behalf_of"),
     _number("epoch"),
     _text("worker"),
+    _number("told"),
     _number("sequence"),
     _number("version"),
     _time("created"),
