@@ -20,6 +20,7 @@ from fermata.server.lifecycle.resumption import (
     is_covered,
     mark_taken,
     note_news,
+    resume_if_possible,
 )
 from fermata.server.names import parse
 from fermata.server.policy.rules import ApprovalRequirement
