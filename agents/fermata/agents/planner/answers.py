@@ -22,6 +22,8 @@ _ADDRESSED: Final = re.compile(
     r"\b(?:assistant|AI|bots?|agents?|language model|LLM|system note|system prompt|ignore (?:all|any|the|your|earlier|previous)|when you read this|note for)\b",
     re.IGNORECASE,
 )
+_FRAME: Final = re.compile(r"\s*(?:#|\|[\s:|-]*\|?\s*$)")
+"""Headings and the lines that rule tables: they frame what is said, and say nothing."""
 _SECOND_SHARE: Final = 0.86
 _MAX_SENTENCES: Final = 3
 
@@ -40,6 +42,8 @@ def quotes(question: str, passages: Sequence[Passage], meaning: Meaning) -> list
     items: list[tuple[Passage, str]] = []
     for passage in passages:
         for start, end in sentences(passage.text):
+            if _FRAME.match(passage.text[start:end]):
+                continue
             sentence = re.sub(r"^\s*(?:[-*#]+|\d+[.)])\s*", "", passage.text[start:end]).strip()
             if len(sentence) > 3 and not _ADDRESSED.search(sentence):
                 items.append((passage, sentence))

@@ -57,6 +57,13 @@ CONTINUE: Final = re.compile(
     re.IGNORECASE,
 )
 _ABOUT: Final = 0.3
+_RULE: Final = re.compile(
+    r"\b(?:may|should|must|shall|can|allowed|permitted|supposed|how (?:do|to|often|long|soon)|why|up to|need(?:ed|s)? to|"
+    r"policy|rule|according to|says? about|limits?|nominal|rated|specified|maximum|minimum|recommended|usually|normally|mean|difference)\b",
+    re.IGNORECASE,
+)
+"""Words of a question about how things ought to be, also where it names one thing: documents know that, readings don't."""
+_NAMED_NOUNS: Final = 0.5
 _NAMED: Final = 0.8
 
 
@@ -191,7 +198,9 @@ class Planner:
         if either is not None:
             return Decision("ask", f"Which of the two do you want? You said “{text.strip()}”.")
         resolved = _without_repeats(self._resolve_all(readings))
-        acting = any(i.evidence is not None and i.decision is None and not i.filling.tool.reads for i in resolved)
+        acting = any(
+            i.evidence is not None and i.decision is None and not i.filling.tool.reads for i in resolved
+        )
         for item in resolved:
             if acting and item.decision is not None and item.decision.kind in ("ask", "refuse"):
                 return item.decision
@@ -547,7 +556,9 @@ class Planner:
             best = best if alone and not said else None
         if best is not None and said:
             about = bool(best.filling.used) and best.features["meaning"] > 0.2
-            if not about or _NORMATIVE.search(reading.clause.text) or score > 0.62:
+            if not _asks_for_state(reading, best, said) and (
+                not about or _NORMATIVE.search(reading.clause.text) or score > 0.62
+            ):
                 best = None
         if best is not None:
             return Resolved(reading, best)
@@ -724,6 +735,17 @@ def _needs_as_reasons(readings: list[Reading]) -> list[Reading]:
         ):
             out[i] = replace(one, intent=Intent.STATEMENT)
     return out
+
+
+def _asks_for_state(reading: Reading, best: Evidence, said: str) -> bool:
+    """True where a question is about one thing that it names (line 3), which the tool reads and the passages do not speak of."""
+    if _RULE.search(reading.clause.text) or best.features["nouns"] < _NAMED_NOUNS:
+        return False
+    named = [reading.body[start:end] for start, end in best.filling.used]
+    return any(
+        re.search(r"\d", name) and re.sub(r"\W+", "", name).lower() not in re.sub(r"\W+", "", said).lower()
+        for name in named
+    )
 
 
 def _without_repeats(items: list[Resolved]) -> list[Resolved]:
