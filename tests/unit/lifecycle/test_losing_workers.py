@@ -251,6 +251,14 @@ def test_doing_it_again_is_refused_where_policy_has_come_to_refuse_it(world: Any
 def test_a_persons_word_does_not_replace_what_the_host_has_told_in_the_meantime(world: Any) -> None:
     run = _in_doubt(world)
     world.gate(run, worker="w2")
+    [approval] = world.pending(run)
+    world.host(run, worker="w2", park=worker_pb2.Park(asking_steps=["s1"]))
+    assert world.state(run) == "AWAITING"
     world.closed(run, "n", worker="w1", epoch=1)
-    world.decide(world.pending(run)[0], "GIVE_UP")
+    assert world.pending(run) == [], "nobody is asked what is known"
+    with pytest.raises(DomainError) as refused:
+        world.decide(approval, "GIVE_UP")
+    assert refused.value.reason == "APPROVAL_CANCELLED"
+    assert world.state(run) == "RUNNING"
     assert world.gate(run, worker="w2").verdict == RECORDED
+    assert world.host(run, worker="w2", park=worker_pb2.Park(asking_steps=["s9"])).HasField("ack")

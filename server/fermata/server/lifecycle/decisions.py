@@ -66,8 +66,8 @@ class Decided:
 def decide(transaction: Transaction, keeper: GateKeeper, tenant: str, decided: Decided) -> None:
     """Put a decision on record and let its run go on. The same decision by the same person again changes nothing.
 
-    :raises DomainError: APPROVAL_NOT_FOUND, APPROVAL_DECIDED, APPROVAL_EXPIRED, RUN_ENDED, APPROVAL_DIGEST_MISMATCH, NOT_APPROVER,
-        REQUESTER_MAY_NOT_APPROVE, DECISION_NOT_ALLOWED, ARGS_INVALID, POLICY_DENIED.
+    :raises DomainError: APPROVAL_NOT_FOUND, APPROVAL_DECIDED, APPROVAL_EXPIRED, APPROVAL_CANCELLED, RUN_ENDED, APPROVAL_DIGEST_MISMATCH,
+        NOT_APPROVER, REQUESTER_MAY_NOT_APPROVE, DECISION_NOT_ALLOWED, ARGS_INVALID, POLICY_DENIED.
     """
     row = approvals.find(transaction, tenant, decided.approval)
     if row.state != approvals.PENDING:
@@ -145,6 +145,12 @@ def _too_late(row: Any) -> DomainError:
     if row.state == approvals.EXPIRED:
         return precondition(
             f"{name} has expired; the agent was told no.", reason="APPROVAL_EXPIRED", approval=name
+        )
+    if row.state == approvals.CANCELLED and row.kind == approvals.RECOVERY:
+        return precondition(
+            f"{name} was withdrawn: the call's host has told how it ended.",
+            reason="APPROVAL_CANCELLED",
+            approval=name,
         )
     if row.state == approvals.CANCELLED:
         return precondition(
