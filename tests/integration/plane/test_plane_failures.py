@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Awaitable
 from contextlib import aclosing
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.integration.plane.harness import SERVER, Driver, Effects, Plane, Watc
 
 import fermata.agents.factory
 from fermata.agents.factory.client import PLANT_URL_VARIABLE
-from fermata.client import Client
+from fermata.client import Client, FermataError
 from fermata.client.bundle import read
 from fermata.v1 import approval_pb2, run_pb2
 
@@ -215,3 +216,78 @@ async def test_an_agent_says_so_where_the_plant_is_gone(client: Client, driver: 
     done = await run.ended()
     assert "plant" in (done.answer + done.error.message).lower(), (done, await run.history())
     assert "127.0.0.1:1" in done.answer + done.error.message
+
+
+async def test_a_zombies_outcome_is_taken_and_its_call_is_not_repeated(
+    driver: Driver, client: Client, effects: Effects
+) -> None:
+    run = await driver.talk("asynchronous", [("slow_pay", {"mark": str(effects)})])
+    await effects.pid()
+    await driver.workers()
+    silent = (await driver.worker_of(run.name)).pid
+    os.kill(silent, signal.SIGSTOP)
+    try:
+        (shown,) = await run.asked()
+        assert shown.kind == approval_pb2.APPROVAL_KIND_RECOVERY
+        assert approval_pb2.DECISION_DO_AGAIN not in shown.allowed_decisions, "its host may still be at work"
+        error = await refused(
+            client.approvals.decide(shown.name, approval_pb2.DECISION_DO_AGAIN, digest=shown.digest)
+        )
+        assert error.reason == "DECISION_NOT_ALLOWED"
+        effects.let_go()
+        await effects.wait_for("end")
+    finally:
+        os.kill(silent, signal.SIGCONT)
+
+    async def known() -> bool:
+        steps = await client.runs.steps(run.name)
+        return any(step.outcome == run_pb2.STEP_OUTCOME_FINISHED for step in steps if step.tool == "slow_pay")
+
+    await eventually("the zombie has reported its outcome", known)
+    assert [a["content"] for a in await run.answers()] == ["paid"]
+    assert [line.split()[0] for line in effects.lines()] == ["start", "end"]
+
+
+async def test_a_question_about_what_happened_outlives_a_halt(
+    driver: Driver, client: Client, effects: Effects
+) -> None:
+    run = await driver.talk("asynchronous", [("slow_pay", {"mark": str(effects)})])
+    os.kill(await effects.pid(), signal.SIGKILL)
+    (shown,) = await run.asked()
+    assert shown.kind == approval_pb2.APPROVAL_KIND_RECOVERY
+    latch = await client.latches.halt(run=run.name)
+    await run.ended(run_pb2.RUN_STATE_HALTED)
+    assert (await client.approvals.get(shown.name)).state == approval_pb2.APPROVAL_STATE_PENDING
+    await client.approvals.decide(
+        shown.name, approval_pb2.DECISION_IT_HAPPENED, digest=shown.digest, value="receipt 18"
+    )
+    (step,) = [step for step in await client.runs.steps(run.name) if step.kind == "tool"]
+    assert step.outcome == run_pb2.STEP_OUTCOME_CONFIRMED
+    assert len(effects.lines()) == 1
+    await client.latches.release(latch.name)
+
+
+async def test_server_and_worker_killed_together_lose_nothing(
+    plane: Plane, driver: Driver, client: Client, effects: Effects
+) -> None:
+    mark = str(effects)
+    run = await driver.talk(
+        "asynchronous",
+        [("free", {"mark": mark})],
+        [("slow_look", {"mark": mark})],
+        [("free", {"mark": mark})],
+    )
+    await effects.pid()
+    await driver.workers()
+    worker = await driver.worker_of(run.name)
+    plane.kill(SERVER)
+    os.kill(worker.pid, signal.SIGKILL)
+    effects.let_go()
+    assert [a["content"] for a in await run.answers()] == ["free", "42", "free"]
+    assert effects.lines().count("free") == 2
+
+
+async def refused(call: Awaitable[object]) -> FermataError:
+    with pytest.raises(FermataError) as caught:
+        await call
+    return caught.value
