@@ -66,8 +66,8 @@ class Decided:
 def decide(transaction: Transaction, keeper: GateKeeper, tenant: str, decided: Decided) -> None:
     """Put a decision on record and let its run go on. The same decision by the same person again changes nothing.
 
-    :raises DomainError: APPROVAL_NOT_FOUND, APPROVAL_DECIDED, APPROVAL_EXPIRED, APPROVAL_CANCELLED, RUN_ENDED, APPROVAL_DIGEST_MISMATCH,
-        NOT_APPROVER, REQUESTER_MAY_NOT_APPROVE, DECISION_NOT_ALLOWED, ARGS_INVALID, POLICY_DENIED.
+    :raises DomainError: APPROVAL_NOT_FOUND, APPROVAL_DECIDED, APPROVAL_EXPIRED, APPROVAL_CANCELLED, RUN_ENDED,
+        APPROVAL_DIGEST_MISMATCH, NOT_APPROVER, REQUESTER_MAY_NOT_APPROVE, DECISION_NOT_ALLOWED, ARGS_INVALID, POLICY_DENIED.
     """
     row = approvals.find(transaction, tenant, decided.approval)
     if row.state != approvals.PENDING:
