@@ -202,6 +202,33 @@ async def test_a_halt_settles_with_the_workers_word_and_every_watcher_sees_it(
     await admin.call("RunService.CreateRun", _create(agent, thread=run.thread))
 
 
+async def test_a_stop_report_stays_behind_what_its_host_said_however_large_that_was(
+    admin: Any, worker: Any, agent: str
+) -> None:
+    run = await admin.call("RunService.CreateRun", _create(agent))
+    lease = (await worker.next("assign")).lease
+    gate = _gate()
+    gate.effect = run_pb2.EFFECT_CLASS_READ
+    assert (await worker.ask(lease, 1, gate=gate)).gate.verdict == PROCEED
+    latch = await _latch(admin, HALT, run=run.name)
+    result = worker_pb2.Blob(type="json", data=b"1" * 200_000)
+    closed = worker_pb2.StepClosed(
+        step="s1", nonce="n1", outcome=run_pb2.STEP_OUTCOME_FINISHED, result=result
+    )
+    report = worker_pb2.StopReport(lease=lease, latch=latch.name)
+    await worker.send(
+        worker_pb2.WorkerMessage(host=worker_pb2.HostMessage(lease=lease, id=2, step_closed=closed)),
+        worker_pb2.WorkerMessage(stop_report=report),
+    )
+    async with _watching(
+        admin, "LatchService.WatchLatch", latch_pb2.WatchLatchRequest(name=latch.name)
+    ) as call:
+        settled = (await _read(call)).latch
+        while settled.state == latch_pb2.LATCH_STATE_LATCHED:
+            settled = (await _read(call)).latch
+    assert [step.status for step in settled.steps] == [latch_pb2.LATCH_STEP_STATUS_FINISHED]
+
+
 async def test_a_halt_during_a_workers_break_reaches_it_when_it_comes_back(
     admin: Any, worker: Any, agent: str, worker_caller: Any
 ) -> None:

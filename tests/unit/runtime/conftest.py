@@ -49,6 +49,8 @@ class Ledger:
         self.models: dict[str, V.ModelRecord] = {}
         self.order: list[str] = []
         self.refuse_commits: run_pb2.RunError | None = None
+        self.unanswered: set[str] = set()
+        """Kinds of messages that are taken and not answered."""
         self.on_gate: Callable[[V.Gate], V.GateAnswer | None] = lambda gate: None
 
     def starts(self, tool: str) -> int:
@@ -238,7 +240,7 @@ class FakeWorker:
             if record is not None and record.digest == host.model_query.digest:
                 reply.model.found = True
                 reply.model.result.CopyFrom(record.result)
-        if host.id:
+        if host.id and kind not in ledger.unanswered:
             self.stream.send(V.ServerMessage(host_reply=reply))
 
 

@@ -218,6 +218,28 @@ async def test_a_halt_cancels_an_async_tool_and_is_answered_when_nothing_moves(
     assert ledger.starts("move") == 0
 
 
+async def test_a_halt_is_answered_right_behind_the_end_of_what_it_cut_off(host_of: Any, ledger: Any) -> None:
+    started = asyncio.Event()
+
+    @tool
+    async def long() -> str:
+        """Long."""
+        started.set()
+        await asyncio.sleep(60)
+        return "never"
+
+    async def act(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [AIMessage(await long.ainvoke({}))]}
+
+    ledger.unanswered = {"step_closed"}
+    worker = await host_of(chain(act))
+    await worker.assign(HELLO)
+    await started.wait()
+    worker.stop(HALT)
+    await worker.until(lambda: ledger.stopped)
+    assert len(ledger.closed) == 1, "told before the answer, although nobody said that it is on record"
+
+
 async def test_a_permit_that_a_halt_overtakes_is_given_back(host_of: Any, ledger: Any) -> None:
     worker = await host_of(chain(calls_move))
 
