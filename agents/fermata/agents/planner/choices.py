@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from fermata.agents.planner.meaning import Meaning
-from fermata.agents.planner.names import fold
+from fermata.agents.planner.names import find_by_note, fold
 from fermata.agents.planner.settings import DEFAULT
 from fermata.agents.planner.synonyms import heads_of
 from fermata.agents.planner.text import (
@@ -46,6 +46,10 @@ def options(param: Param, words: Words, meaning: Meaning) -> list[Candidate]:
     parts = {v: tuple(lemma(w) for w in split_name(str(v))) or (str(v).lower(),) for v in values}
     for value in values:
         out.extend(_literal(value, parts, param, tokens, words))
+    for name, start, end in find_by_note(words.text, words.names):
+        hit = next((v for v in values if fold(str(v)) == fold(name.text)), None)
+        if hit is not None and not out:
+            out.append(Candidate(hit, start, end, 0.9))
     if out:
         best = max(c.score for c in out)
         return [c for c in out if c.score >= best - 0.35]

@@ -126,9 +126,7 @@ _FINITE: Final = frozenset(
         "stopped",
     ]
 )
-_CONDITION_WORDS: Final = (
-    r"if|unless|provided(?: that)?|in case|once|as soon as|when|whenever|as long as|only if|assuming"
-)
+_CONDITION_WORDS: Final = r"with(?= (?:under|over|less|more|at least|at most|fewer|only)\\b)|if|unless|provided(?: that)?|in case|once|as soon as|when|whenever|as long as|only if|assuming"
 _LEADING_CONDITION: Final = re.compile(
     rf"^(?:(?:and|but|so|ok|okay|then|also|well|otherwise|please|,)\s+)*(?P<word>{_CONDITION_WORDS}|should|were|had)\b\s+(?P<condition>[^,:]+?)"
     r"(?:\s*[,:]\s*(?:then\s+)?|\s+then\s+)(?P<rest>\S.*)$",
@@ -151,6 +149,7 @@ _STATE_FRAGMENT: Final = re.compile(
     r"^(?:and )?(?:all |the |both |every )*[a-z]+(?: [a-z]+)? (?:on|off|out|up|down|open|shut|closed)(?: please)?\W*$",
     re.IGNORECASE,
 )
+_IF_SO: Final = re.compile(r"^(?:and )?(?:if so|if yes|in that case|then|so)\b[\s,:]*(?=\S)", re.IGNORECASE)
 _OTHERWISE: Final = re.compile(r"^(?:otherwise|else|if not|or else)\b[\s,:]*(?=\S)", re.IGNORECASE)
 #: "… and stop here", "… and go to step 4": never part of what is told to somebody.
 _ENDING: Final = re.compile(
@@ -241,7 +240,17 @@ def split_clauses(message: str, verbs: frozenset[str] = frozenset()) -> tuple[Cl
         for part in parts:
             last = part is parts[-1]
             clause = replace(part, question=question and (last or bool(_ASKS.match(part.text))))
+            so = _IF_SO.match(clause.text)
             otherwise = _OTHERWISE.match(clause.text)
+            if so and out and out[-1].question and not clause.condition:
+                start_at = clause.start + so.end()
+                clause = replace(
+                    clause,
+                    text=message[start_at : clause.end],
+                    start=start_at,
+                    condition=out.pop().text,
+                    condition_word="if",
+                )
             said_of = out[-1].condition if out else ""
             if otherwise and said_of and clause.condition in ("", said_of):
                 word = "if" if out[-1].condition_word == "unless" else "unless"
@@ -304,14 +313,21 @@ def _sentence(message: str, masked: str, start: int, end: int, verbs: frozenset[
         # "T4: if warmer than 20, cool it": what stands before the condition is no request of its own
         bare = clause.condition and not any(t.low in verbs for t in tokenize(clause.text)[:2])
         if bare and not following.condition and following.link in ("", "and", "then"):
-            clauses[i + 1] = replace(following, condition=clause.condition, condition_word=clause.condition_word)
+            clauses[i + 1] = replace(
+                following, condition=clause.condition, condition_word=clause.condition_word
+            )
     return clauses
 
 
 def _bare_condition(text: str, verbs: frozenset[str]) -> tuple[int, int] | None:
     """(start of the condition, start of the request) of "if the room is cold heat it to 22": no comma between."""
     tokens = tokenize(text)
-    if not tokens or tokens[0].low not in ("if", "once") or "," in text or len(tokens) < 5:
+    if (
+        not tokens
+        or (tokens[0].low not in ("if", "once") and text[:8].lower() != "in case ")
+        or "," in text
+        or len(tokens) < 5
+    ):
         return None
     for i in range(3, len(tokens) - 1):
         after, before = tokens[i + 1].low, tokens[i - 1].low

@@ -124,7 +124,12 @@ def read_bound(text: str) -> Bound | None:
 def _measure(comparative: str) -> tuple[str, ...]:
     """What a comparative compares: warmer, hotter -> temperature."""
     stem = comparative.removesuffix("er")
-    stems = {stem, stem + "e", stem[:-1] if len(stem) > 2 and stem[-1] == stem[-2] else stem, stem[:-1] + "y" if stem.endswith("i") else stem}
+    stems = {
+        stem,
+        stem + "e",
+        stem[:-1] if len(stem) > 2 and stem[-1] == stem[-2] else stem,
+        stem[:-1] + "y" if stem.endswith("i") else stem,
+    }
     return tuple(sorted({head for s in stems for head in heads_of(s) if " " not in head}))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Final
 
 from fermata.agents.planner.names import find_names
 from fermata.agents.planner.quantities import Quantity, find_quantities, ordinal, read_number
@@ -18,6 +19,8 @@ from fermata.agents.planner.words import (
     STOPWORDS,
 )
 from fermata.agents.planner.words_given import Candidate, Words
+
+_WHOLE: Final = 100
 
 
 def bounded(param: Param, value: float) -> str:
@@ -218,8 +221,34 @@ def _is_name_part(q: Quantity, words: Words, others: Sequence[Param]) -> bool:
     )
 
 
+def _extreme(param: Param, words: Words) -> Candidate | None:
+    """The end of a share's range that words name: shut and off are none of it, full and wide open all of it."""
+    share = (param.unit is not None and param.unit.dimension == "ratio") or "percent" in param.words
+    if not share or find_quantities(words.text):
+        return None
+    lows = [t.low for t in words.tokens]
+    opening = bool({"opening", "open", "openness"} & set(param.words))
+    if param.schema.get("minimum") == 0 and (
+        lows[-1:] == ["off"] or "off" in lows[1:3] or (opening and {"shut", "close", "closed"} & set(lows))
+    ):
+        return Candidate(numeric(param, 0), -1, -1, 0.8)
+    if param.schema.get("maximum") == _WHOLE and {
+        "full",
+        "fully",
+        "maximum",
+        "max",
+        "completely",
+        "wide",
+    } & set(lows):
+        return Candidate(numeric(param, _WHOLE), -1, -1, 0.8)
+    return None
+
+
 def _anchored(param: Param, words: Words) -> Candidate | None:
     """A number that the description ties to a word: "0 is fully open, 100 is fully closed" and "open it"."""
+    extreme = _extreme(param, words)
+    if extreme is not None:
+        return extreme
     anchors = re.findall(
         r"(-?\d+(?:\.\d+)?)\s*(?:is|=|means|:|\()\s*(?:fully |completely |all )?(\w+)", param.description
     )

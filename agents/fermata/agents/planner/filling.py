@@ -191,7 +191,11 @@ def _coordinate(out: Filling, param: Param, first: Candidate, found: list[Candid
             values.append(c)
             spans.append((c.start, c.end))
             out.used.append((c.start, c.end))
-        elif len(values) == 1 and re.fullmatch(r"\s*(?:to|through|up to|-|–)\s*", gap) and _alone(out.tool, param):
+        elif (
+            len(values) == 1
+            and re.fullmatch(r"\s*(?:to|through|up to|-|–)\s*", gap)
+            and _alone(out.tool, param)
+        ):
             between = _range(first.value, c.value)
             if between:
                 out.choices[param.name] = between
@@ -224,7 +228,11 @@ def _every(out: Filling, clause: Words, banned: set[tuple[str, Any]]) -> None:
         if param.name in out.args or param.name in out.choices or not param.identifies:
             continue
         nouns = "|".join(re.escape(n) for n in param.nouns)
-        said = re.search(rf"\b(?:all|every|each|both)\b(?: (?:of|the|our|my|two|three|four|five|six|single))* (?:{nouns})(?:e?s)?\b", clause.text, re.IGNORECASE)
+        said = re.search(
+            rf"\b(?:all|every|each|both)\b(?: (?:of|the|our|my|two|three|four|five|six|single))* (?:{nouns})(?:e?s)?\b",
+            clause.text,
+            re.IGNORECASE,
+        )
         if not said:
             continue
         known = list(param.options) or [n.text for n in clause.names if n.is_a(param.nouns)]

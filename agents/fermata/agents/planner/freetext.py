@@ -51,6 +51,13 @@ MESSAGES: Final = frozenset(
         "remark",
         "memo",
         "instructions",
+        "task",
+        "job",
+        "defect",
+        "problem",
+        "issue",
+        "fault",
+        "purpose",
     }
 )
 _EDGE: Final = STOPWORDS | PREPOSITIONS | DETERMINERS | PRONOUNS
@@ -77,7 +84,7 @@ def free_text(param: Param, tool: Tool, words: Words, used: Iterable[tuple[int, 
                 m
                 for m in [
                     re.search(
-                        r"\b(?:remind(?: me| us| \w+)?|nudge(?: me| us)?|ask \w+|tell \w+|order \w+)\b.*?\b(?:to|about|of) (?=\w)",
+                        r"\b(?:remind|nudge|ask|tell|order|call|get|have|page|radio|instruct|request|bring|send|want)\b.{1,40}?\b(?:to|about|of) (?=\w)",
                         words.text,
                         re.IGNORECASE,
                     )

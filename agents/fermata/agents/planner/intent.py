@@ -122,7 +122,7 @@ _NEEDS_DOING: Final = re.compile(
 )
 _DELEGATION: Final = re.compile(
     r"\b(?:take care of|do something about|deal with|see to(?! it that)|look after|attend to) \w+|\b(?:deal with|take care of|sort (?:it|this|that|things)? ?out|handle|fix|see to|look after|attend to|do something about|work through|act on|resolve) (?:it|this|that|them|these|things|the (?:problem|issue|situation|matter|incident|case|fault|alarm))\b"
-    r"|\b(?:follow|run|use|execute|do|apply|go through|go by|go with|work through|start|begin|trigger|launch|initiate|kick off|complete|tick off|carry out|act (?:on|by|according to)|proceed (?:with|by|according to)|observe|respect|keep to|perform|stick to|go by|according to|as per|per|as) (?:the |its |our |that |this |your )?(?:\w+[ -]){0,4}(?:runbooks?|procedures?|playbooks?|checklists?|routines?|sops?|steps|instructions|rules|protocols?|guide|guidelines|manual|drills?|measures|sequence)\b"
+    r"|\b(?:follow|run|use|execute|do|apply|go through|go by|go with|work through|work down|start|begin|trigger|launch|initiate|kick off|complete|tick off|carry out|act (?:on|by|according to|upon)|proceed (?:with|by|according to)|observe|respect|keep to|perform|stick to|go by|according to|as per|per|as) (?:the |its |our |that |this |your )?(?:\w+[ -]){0,4}(?:runbooks?|procedures?|playbooks?|checklists?|routines?|sops?|steps|instructions|rules|protocols?|guide|guidelines|manual|drills?|measures|sequence|handbook|list|plan|book)\b"
     r"|\bwhat the (?:runbook|procedure|playbook|checklist|protocol|manual) says\b|\bthere(?:'s| is) a (?:runbook|procedure|playbook|checklist|routine|protocol)\b|\bas (?:the )?(?:runbook|procedure|playbook|checklist|routine|protocol)s? (?:says?|describes?|tells?|demands?|wants?)\b|\b(?:as|like|what(?:'s| is)) (?:it is |it's |they are )?(?:described|written|documented|laid down|prescribed|usual|set out)\b|\b(?:the usual|standard) (?:drill|routine|procedure|steps)\b|\byou know what to do\b|\bby the book\b|\bdo what(?:'s| is) (?:needed|necessary|right)\b|\bdo the needful\b|\bplease (?:help|act)\b",
     re.IGNORECASE,
 )  # fmt: skip
@@ -296,7 +296,8 @@ def _bare(body: str) -> str:
 
 
 _ENSURED: Final = re.compile(
-    r"^(?:make sure|see to it|ensure|be sure|check)(?: that)? (?P<object>.+?) (?:is|are|gets|get) (?P<verb>\w+(?:ed|en|ing)|set|cut|shut|open|off|on)(?P<rest>\b.*)$", re.IGNORECASE
+    r"^(?:make sure|see to it|ensure|be sure|check)(?: that)? (?P<object>.+?) (?:is|are|gets|get) (?P<verb>\w+(?:ed|en|ing)|set|cut|shut|open|off|on)(?P<rest>\b.*)$",
+    re.IGNORECASE,
 )
 _STATES: Final = {"off": "turn off", "on": "turn on", "open": "open", "running": "start", "going": "start"}
 
@@ -400,8 +401,15 @@ def _subject_first(text: str) -> bool:
     return m is not None and m["first"].lower() not in _SPEAKING
 
 
+_SET_BY: Final = re.compile(
+    r"^(?!please\b|to\b)(?:the |our |my )?[a-z]+(?: [a-z]+)? (?:set|put|shut|cut|let) (?:the|all|both|a|an|its|[A-Z][\w-]*)\b"
+)
+
+
 def _past_tense(core: str) -> bool:
     """Whether a finite past form stands behind a short subject: "the kids started …", "Rosa booked …"."""
+    if _SET_BY.match(core) and lemma(_first_word(core)) not in known_verbs():
+        return True
     tokens = [t for t in tokenize(core) if t.is_word][:6]
     for i, token in enumerate(tokens[1:], 1):
         low = token.low

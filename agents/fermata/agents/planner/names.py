@@ -158,3 +158,19 @@ def find_names(text: str, names: Iterable[Name]) -> list[tuple[Name, int, int]]:
                 break
         i += 1
     return hits
+
+
+def find_by_note(text: str, names: Iterable[Name]) -> list[tuple[Name, int, int]]:
+    """Names that a text speaks of by what they are noted with: "the tomatoes" where bays are listed as north (tomatoes)."""
+    by_word: dict[str, list[Name]] = {}
+    for name in names:
+        for note in name.notes:
+            words = [lemma(w) for w in re.findall(r"[a-z]+", note.lower()) if w not in STOPWORDS]
+            if len(words) == 1:
+                by_word.setdefault(words[0], []).append(name)
+    hits = []
+    for token in tokenize(text):
+        found = by_word.get(lemma(token.low.removesuffix("'s")), []) if token.is_word else []
+        if len(found) == 1:
+            hits.append((found[0], token.start, token.end))
+    return hits

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-from fermata.agents.planner.names import find_names
+from fermata.agents.planner.names import find_by_note, find_names
 from fermata.agents.planner.text import (
     Token,
     is_identifier,
@@ -77,6 +77,9 @@ def names_fitting(param: Param, words: Words) -> list[Candidate]:
             and (set(name.kind) & PEOPLE or not set(name.kind) & words.vocabulary)
         ):
             out.append(Candidate(name.text, start, end, 0.85))
+    for name, start, end in () if out else find_by_note(words.text, words.names):
+        if name.is_a(param.nouns) and (shape is None or re.fullmatch(shape, name.text)):
+            out.append(_shaped(name.text, param, start, end, 0.9))
     if people and not out:
         out.extend(_by_role(words))
     if shape is not None:

@@ -47,7 +47,7 @@ _PRONOUN: Final = re.compile(r"\b(?:it|them|that|this)\b", re.IGNORECASE)
 _IDIOMS: Final = tuple(
     (re.compile(pattern, re.IGNORECASE), group)
     for pattern, group in (
-        (r"\bdrop\b.{1,25}\ba (?:line|note|message|mail)\b", "send"),
+        (r"\bdrop\b.{1,25}\ba (?:line|note|message|mail|text)\b", "send"),
         (r"\bgive\b.{1,30}\ba (?:kick|bounce|restart|reboot|fresh start)\b", "restart"),
         (r"\bgive\b.{1,25}\ba (?:call|ring|shout|heads[- ]up|ping|buzz|message)\b", "send"),
         (r"\bput\b.{1,30}\b(?:aside|by|away)\b", "reserve"),
@@ -203,7 +203,9 @@ def verb_groups(text: str) -> tuple[frozenset[str], str]:
     if not verb and not idioms:
         state = _ENDING_STATE.search(text)
         if state:
-            return (_groups_of("turn on") if state[1].lower() == "on" else _groups_of("turn off")), f"turn {state[1].lower()}"
+            return (
+                _groups_of("turn on") if state[1].lower() == "on" else _groups_of("turn off")
+            ), f"turn {state[1].lower()}"
     if groups & {"raise", "lower"}:
         groups = groups | {"set"}
     if not idioms:

@@ -121,6 +121,11 @@ def _key_unit(path: tuple[str, ...]) -> Unit | None:
         return per_second
     if len(words) > 1 and words[-1] in _SUFFIXES:
         return unit_named(_SUFFIXES[words[-1]])
+    if "per" in words[1:-1]:
+        at = words.index("per")
+        rate = find_quantities(f"1 {words[at - 1]} per {words[at + 1]}")
+        if rate and rate[0].unit is not None:
+            return rate[0].unit
     for word in reversed(words):
         if len(word) > 2 and unit_named(word):
             return unit_named(word)

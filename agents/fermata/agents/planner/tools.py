@@ -142,6 +142,13 @@ _TEXTS: Final = frozenset(
         "cause",
         "explanation",
         "announcement",
+        "task",
+        "job",
+        "defect",
+        "problem",
+        "issue",
+        "fault",
+        "purpose",
     ]
 )
 _UNIT_SUFFIX: Final = {
@@ -227,7 +234,17 @@ class Param:
     @cached_property
     def relative(self) -> bool:
         """Whether the number is a change instead of a new value."""
-        if {"delta", "change", "increment", "decrement", "adjustment", "offset", "by"} & set(self.words):
+        if {
+            "delta",
+            "extra",
+            "additional",
+            "change",
+            "increment",
+            "decrement",
+            "adjustment",
+            "offset",
+            "by",
+        } & set(self.words):
             return True
         return bool(
             re.search(r"\b(?:by how much|how much to (?:change|add|raise|lower|increase|reduce)|relative to|change in|difference)\b",

@@ -41,7 +41,7 @@ VERB_GROUPS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "raise": _phrases(
         "raise, increase, boost, bump, bump up, crank up, turn up, speed up, step up, push up, up, elevate, lift, grow,"
-        " warm up, heat up, accelerate, warm, heat, ramp up, scale up, extend, brighten, add, expand, hike, take up"
+        " warm up, heat up, preheat, accelerate, warm, heat, ramp up, scale up, extend, brighten, add, expand, hike, take up"
     ),
     "lower": _phrases(
         "lower, decrease, reduce, drop, cut, slow, slow down, turn down, step down, bring down, dial back, dial down,"
