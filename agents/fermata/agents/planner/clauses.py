@@ -311,8 +311,8 @@ def _sentence(message: str, masked: str, start: int, end: int, verbs: frozenset[
         clauses.extend(_conditioned(message, masked, a, b, link, verbs))
     for i, (clause, following) in enumerate(pairwise(clauses)):
         # "T4: if warmer than 20, cool it": what stands before the condition is no request of its own
-        bare = clause.condition and not any(t.low in verbs for t in tokenize(clause.text)[:2])
-        if bare and not following.condition and following.link in ("", "and", "then"):
+        label = bool(clause.condition) and not any(t.low in verbs for t in tokenize(clause.text)[:2])
+        if label and not following.condition and following.link in ("", "and", "then"):
             clauses[i + 1] = replace(
                 following, condition=clause.condition, condition_word=clause.condition_word
             )

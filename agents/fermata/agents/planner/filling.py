@@ -4,7 +4,7 @@ Order of trust: the clause itself, then statements of the same message, then wha
 where the words refer to it: "it", "that line", "the same", "and on line 4?"). What none of them says stays empty.
 """
 
-# ruff: noqa: E501 - a pattern or a list of words is read as one line
+
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ def _items(kind: str, items: str) -> list[Name]:
     parts = re.split(r",\s*(?:and\s+)?(?![^()]*\))|\s+(?:and|or)\s+(?![^()]*\))", items)
     if len(parts) == 1 and len(parts[0].split()) > 3:
         return []
-    out = []
+    out: list[Name] = []
     for part in parts:
         span = re.fullmatch(r"\s*([A-Za-z][A-Za-z-]*?-?)(\d+)\s*(?:to|through|–|-)\s*\1(\d+)\s*", part)
         if span and 0 < int(span[3]) - int(span[2]) <= _MAX_RANGE:
