@@ -262,3 +262,13 @@ def test_a_persons_word_does_not_replace_what_the_host_has_told_in_the_meantime(
     assert world.state(run) == "RUNNING"
     assert world.gate(run, worker="w2").verdict == RECORDED
     assert world.host(run, worker="w2", park=worker_pb2.Park(asking_steps=["s9"])).HasField("ack")
+
+
+def test_a_withdrawn_question_does_not_let_a_later_start_be_repeated(world: Any) -> None:
+    run = _in_doubt(world)
+    world.gate(run, worker="w2")
+    world.closed(run, "n", worker="w1", epoch=1, outcome="NOT_STARTED")
+    assert world.gate(run, nonce="again", worker="w2").verdict == PROCEED
+    world.lose("w2", dead=True)
+    _again(world, run, "w3")
+    assert world.gate(run, worker="w3").verdict == ASK

@@ -27,12 +27,12 @@ VALID_SECONDS = 10 * 365 * 24 * 3600.0
 
 
 def question_about(transaction: Transaction, run: RunRecord, step: str) -> Any | None:
-    """The row of the last RECOVERY about a step, if it is still to be decided, or its decision still to be used; else None."""
-    latest = None
-    for row in approvals.of_run(transaction, run.tenant, run.id):
+    """The row of the RECOVERY about a step that is still to be decided, or lets it be done again and was not used; else None."""
+    for row in reversed(approvals.of_run(transaction, run.tenant, run.id)):
         if row.kind == approvals.RECOVERY and row.step == step:
-            latest = row
-    return latest if latest is not None and not latest.used_by else None
+            again = row.decision == approval_pb2.DECISION_DO_AGAIN and not row.used_by
+            return row if again or row.state == approvals.PENDING else None
+    return None
 
 
 def doubts(transaction: Transaction, run: RunRecord) -> list[Any]:
