@@ -4,8 +4,6 @@ Order of trust: the clause itself, then statements of the same message, then wha
 where the words refer to it: "it", "that line", "the same", "and on line 4?"). What none of them says stays empty.
 """
 
-
-
 from __future__ import annotations
 
 import itertools
