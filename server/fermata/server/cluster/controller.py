@@ -23,8 +23,6 @@ log = logging.getLogger(__name__)
 EMBEDDER = "embedder"
 WORKER_PREFIX = "worker-"
 SWEEP_SECONDS = 0.5
-SWEEP_FOR_SECONDS = 60.0
-"""A process that still exists after so long has another's number, and its leases end by themselves."""
 REPORT_RETRY_SECONDS = 0.5
 
 
