@@ -249,7 +249,7 @@ class Planner:
                 self.notes.append(f"{capital(verdict.evidence)}, so “{item.reading.body}” was not done.")
                 return None
             reason = capital(verdict.evidence) + "."
-        if self.forbids(item):
+        if self.forbids(item, asked=True):
             self.notes.append(f"You also told me not to, so “{item.reading.body}” was not done.")
             return None
         steps = yield from self.steps_of(
@@ -327,12 +327,14 @@ class Planner:
         """Results of readings of this turn, newest first."""
         return [r for r in self.results if (t := self.tool(r.call.name)) is not None and t.reads]
 
-    def forbids(self, item: Resolved) -> bool:
-        """Whether the person's message forbids just this: the same tool, and nothing else named than what it concerns."""
+    def forbids(self, item: Resolved, *, asked: bool = False) -> bool:
+        """Whether the person's message forbids just this: the same tool, and nothing else named than what it concerns.
+
+        `asked`: the same message asks for it, so that only a prohibition that names the same thing holds.
+        """
         for name, args in self.forbidden:
-            if name == item.filling.tool.name and all(
-                any(call.get(k) == v for call in item.filling.calls()) for k, v in args.items()
-            ):
+            same = all(any(call.get(k) == v for call in item.filling.calls()) for k, v in args.items())
+            if name == item.filling.tool.name and same and (args or not asked):
                 return True
         return False
 
