@@ -150,6 +150,19 @@ async def test_readers_can_write_nothing(database: Database) -> None:
         await database.read(lambda connection: connection.execute(schema.packs.insert(), {"digest": "a"}))
 
 
+async def test_a_write_is_answered_also_where_telling_others_of_it_fails(tmp_path: Path) -> None:
+    path = tmp_path / "fermata.db"
+    await asyncio.to_thread(migrate, path)
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+
+    def fail(_: object) -> None:
+        raise ZeroDivisionError
+
+    database = Database(path, FixedClock(), fail)
+    await asyncio.wait_for(database.write(_keep("a")), 5)
+    await database.close()
+
+
 async def test_a_store_that_is_closing_takes_nothing_more(tmp_path: Path) -> None:
     path = tmp_path / "fermata.db"
     await asyncio.to_thread(migrate, path)

@@ -188,16 +188,19 @@ class Database:
                 item.error = refusal
 
     def _settle(self, batch: list[_Operation]) -> None:
-        for item in batch:
-            if item.error is None:
-                self._published(item.publication)
-        for item in batch:
-            if item.future.cancelled():
-                continue
-            if item.error is not None:
-                item.future.set_exception(item.error)
-            else:
-                item.future.set_result(item.result)
+        try:
+            for item in batch:
+                if item.error is None:
+                    self._published(item.publication)
+        finally:
+            # It is on disk: whatever fails in telling others, those who wait for it are answered.
+            for item in batch:
+                if item.future.cancelled():
+                    continue
+                if item.error is not None:
+                    item.future.set_exception(item.error)
+                else:
+                    item.future.set_result(item.result)
 
 
 def _is_disk_fault(error: DBAPIError) -> bool:
