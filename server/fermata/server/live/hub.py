@@ -65,12 +65,19 @@ class Hub:
         found.reverse()
         return found
 
-    async def wait(self, seconds: float) -> bool:
-        """Wait for the next commit; False where none came within ``seconds``. Call it without an await since the last look."""
+    def next_commit(self) -> asyncio.Future[None]:
+        """Done when the next commit is. Take it before a look that awaits, and give it to :meth:`wait` after that."""
         if self._signal is None:
             self._signal = asyncio.get_running_loop().create_future()
+        return self._signal
+
+    async def wait(self, seconds: float, commit: asyncio.Future[None] | None = None) -> bool:
+        """Wait for a commit; False where none came within ``seconds``.
+
+        :param commit: of :meth:`next_commit`; where None, call this without an await since the last look.
+        """
         try:
-            await asyncio.wait_for(asyncio.shield(self._signal), seconds)
+            await asyncio.wait_for(asyncio.shield(commit or self.next_commit()), seconds)
         except TimeoutError:
             return False
         return True

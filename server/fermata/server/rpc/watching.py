@@ -111,6 +111,8 @@ async def watch_latch(
     sent = b""
     quiet_since = plane.clock.monotonic()
     while True:
+        # Before the look: what is committed while it reads must not be slept over.
+        commit = plane.hub.next_commit()
         message = await plane.read(lambda connection: _latch(connection, tenant, latch))
         encoded = message.SerializeToString(deterministic=True)
         if encoded != sent:
@@ -118,7 +120,10 @@ async def watch_latch(
             yield latch_pb2.WatchLatchResponse(latch=message)
         if message.state != latch_pb2.LATCH_STATE_LATCHED:
             return
-        if not await plane.hub.wait(1.0) and plane.clock.monotonic() - quiet_since > HEARTBEAT_SECONDS:
+        if (
+            not await plane.hub.wait(1.0, commit)
+            and plane.clock.monotonic() - quiet_since > HEARTBEAT_SECONDS
+        ):
             quiet_since = plane.clock.monotonic()
             heartbeat = latch_pb2.WatchLatchResponse()
             heartbeat.heartbeat.time.FromNanoseconds(int(plane.clock.now() * 1e9))
