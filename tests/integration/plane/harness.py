@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from fermata.client import Client, Connection
 from fermata.client.bundle import read
-from fermata.server.up.proc import process_table
+from fermata.server.up.proc import die_with_parent, process_table
 from fermata.v1 import approval_pb2, run_pb2, worker_pb2
 
 HERE = Path(__file__).parent
@@ -49,6 +49,7 @@ class Plane:
             self.process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, text=True,
                 start_new_session=True,
+                preexec_fn=die_with_parent,
             )  # fmt: skip
         assert self.process.stdout is not None
         line = self.process.stdout.readline()
