@@ -260,7 +260,7 @@ def chat() -> list[Row]:
     with tempfile.TemporaryDirectory(prefix="fermata-") as folder, _factory(Path(folder)) as environment:
         terminal = Terminal([str(BIN / "fermata"), "chat"], 150, COLUMNS, environment)
         try:
-            terminal.until(r"/quit", ANSWER_SECONDS)
+            terminal.until("›", ANSWER_SECONDS)
             terminal.settle()
             terminal.type("line 3 vibrates badly, deal with it\r")
             terminal.until(r"a approve", ANSWER_SECONDS)
