@@ -126,7 +126,7 @@ _FINITE: Final = frozenset(
         "stopped",
     ]
 )
-_CONDITION_WORDS: Final = r"with(?= (?:under|over|less|more|at least|at most|fewer|only)\\b)|if|unless|provided(?: that)?|in case|once|as soon as|when|whenever|as long as|only if|assuming"
+_CONDITION_WORDS: Final = r"with(?= (?:under|over|less|more|at least|at most|fewer|only)\b)|if|unless|provided(?: that)?|in case|once you see(?: that)?|once|as soon as|when|whenever|as long as|only if|assuming"
 _LEADING_CONDITION: Final = re.compile(
     rf"^(?:(?:and|but|so|ok|okay|then|also|well|otherwise|please|,)\s+)*(?P<word>{_CONDITION_WORDS}|should|were|had)\b\s+(?P<condition>[^,:]+?)"
     r"(?:\s*[,:]\s*(?:then\s+)?|\s+then\s+)(?P<rest>\S.*)$",
@@ -192,8 +192,16 @@ _CORRECTION: Final = re.compile(
 )
 
 
+_ONCE_DONE: Final = re.compile(
+    r"\b(?:once|when|as soon as|after) (?:that|it|this|which)(?:'s| is| has been| has)? (?:been )?(?:done|finished|complete|completed|over|through)\b[,]?(?=\s+\w)",
+    re.IGNORECASE,
+)
+_SO_SAID: Final = re.compile(r"(?:so|yes|(?:that|this|it)(?:'s| is)? (?:the case|so|true))\W*", re.IGNORECASE)
+
+
 def corrected(message: str) -> str:
     """ "set it to 5, no sorry, 6" -> "set it to 6": what a person takes back within a message is replaced."""
+    message = _ONCE_DONE.sub("then", message)
     m = _CORRECTION.search(message)
     if not m:
         return message
@@ -251,6 +259,8 @@ def split_clauses(message: str, verbs: frozenset[str] = frozenset()) -> tuple[Cl
                     condition=out.pop().text,
                     condition_word="if",
                 )
+            elif out and out[-1].question and _SO_SAID.fullmatch(clause.condition):
+                clause = replace(clause, condition=out.pop().text, condition_word="if")
             said_of = out[-1].condition if out else ""
             if otherwise and said_of and clause.condition in ("", said_of):
                 word = "if" if out[-1].condition_word == "unless" else "unless"

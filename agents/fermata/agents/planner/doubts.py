@@ -64,8 +64,11 @@ def doubt(
     """Why the best tool is not good enough: nothing fits, or two are close."""
     floor = planner.settings.read_floor if best.tool.reads else planner.settings.action_floor
     floor = planner.settings.step_floor if trusted else floor
+    clear = _clear(planner, best, ranked)
     margin = planner.settings.action_margin * (0.3 if trusted else 1.0)
-    if not best.tool.reads and best.features["verb"] < SURE_VERB:
+    if clear:
+        floor = min(floor, best.score)
+    elif not best.tool.reads and best.features["verb"] < SURE_VERB:
         if best.filling.weak and not trusted and best.features["typed"] < _TWO_TYPED:
             return Decision(
                 "ask",
@@ -112,6 +115,20 @@ def doubt(
         names = [best.tool, *(e.tool for e in rivals)]
         return Decision("ask", ask_which(names), pending=Pending(reading.body, tuple(t.name for t in names)))
     return None
+
+
+def _clear(planner: Planner, best: Evidence, ranked: Sequence[Evidence]) -> bool:
+    """Whether the words fill an action completely and no other tool comes near: then a paraphrased verb is no doubt."""
+    lead = best.score - ranked[1].score if len(ranked) > 1 else planner.settings.clear_lead
+    return (
+        not best.tool.reads
+        and best.filling.complete
+        and not best.filling.weak
+        and not best.features["opposite"]
+        and bool(best.filling.args or best.filling.choices)
+        and best.score >= planner.settings.clear_floor
+        and lead >= planner.settings.clear_lead
+    )
 
 
 def check_filling(planner: Planner, item: Resolved, ranked: Sequence[Evidence]) -> Decision | None:

@@ -17,7 +17,7 @@ from typing import Final
 
 from fermata.agents.planner.clauses import Clause
 from fermata.agents.planner.text import known_verbs, lemma, mask_quotes, tokenize
-from fermata.agents.planner.words import IRREGULAR
+from fermata.agents.planner.words import IRREGULAR, NUMBER_WORDS
 
 
 class Intent(Enum):
@@ -53,7 +53,7 @@ _LOOKING: Final = re.compile(
 )
 _FILLER: Final = re.compile(
     r"^(?:(?:ok(?:ay)?|hm+|hmm|uh|um|oh|ah|well|right|alright|all right|so|now|then|and|also|please|pls|plz|hey|hi|hello|yes|yeah|yep|sure|great|good|thanks|thank you|perfect|fine|"
-    r"good morning|morning|sorry|actually|first(?:ly| of all)?|second(?:ly)?|third(?:ly)?|next|finally|lastly|after that|afterwards|but|just|kindly|quickly|again|team|folks|guys|assistant|fermata|maybe now|no worries)\b[\s,:!.-]*)+",
+    r"good morning|morning|sorry|actually|first(?:ly| of all)?|second(?:ly)?|third(?:ly)?|next|finally|lastly|after that|afterwards|but|just|kindly|quickly|again|team|folks|guys|assistant|fermata|maybe now|no worries|mate|buddy|pal|ugh|cheers|thx|ta|urgent)\b(?!-\w)[\s,:!.-]*)+",
     re.IGNORECASE,
 )
 _POLITE: Final = re.compile(
@@ -63,13 +63,13 @@ _POLITE: Final = re.compile(
     r"|(?:we|you)(?:'d| would)? (?:really )?(?:like|want|need|have|ought|must|got|gotta|will need|are to|better|had better)(?: you)?(?: to)?(?= )|you should|you can(?: now)?|you may(?: now)?|we(?:'d| had) better"
     r"|let's|let us|go ahead and|go and|make sure (?:to|that you|you)|be sure to|see to it that|please|be so kind as to|do me a favou?r and|any chance (?:that )?you (?:could|can)|any chance of|"
     r"it(?:'s| is)? (?:about )?time to|time to|i(?:'m| am) asking you to|how about(?: you)?|what about|is it possible (?:for you )?to|would it be possible (?:for you )?to|feel free to|try to|"
-    r"i(?:'d| would) be (?:glad|happy|grateful) if you (?:could|would)?|it would be (?:great|nice|good|lovely|helpful) if you (?:could|would)?|i was hoping you (?:could|would)|(?:hoping|hope) you can|"
+    r"i(?:'d| would) be (?:\w+ )?(?:glad|happy|grateful|thankful|obliged) if you (?:could|would)?|it would be (?:great|nice|good|lovely|helpful) if you (?:could|would)?|i was hoping you (?:could|would)|(?:hoping|hope) you can|"
     r"your (?:job|task) (?:now )?is to|next step is to|remember to|don't forget to|do not forget to|help me(?: to)?|i need (?:you )?to|i want (?:you )?to)\b[\s,]*",
     re.IGNORECASE,
 )  # fmt: skip
 _PROHIBITION: Final = re.compile(
     r"(?:^|\b(?:please|but|and|that you|to|you|we|they|i|it)\s+)(?:do not|don't|dont|don’t|never|avoid|refrain from)\b(?! forget| hesitate| mind)"
-    r"|^(?:not |no(?: more| further)? (?=\w+(?:s|ing|ion|ments?)\b))|\b(?:under|in|on) no (?:circumstances?|case|account|condition)\b|\bby no means\b|\bat no (?:time|point)\b"
+    r"|^(?:not (?!more|less|over|under|above|below|until|before)|no(?: more| further)? (?=\w+(?:s|ing|ion|ments?)\b))|\b(?:under|in|on) no (?:circumstances?|case|account|condition)\b|\bby no means\b|\bat no (?:time|point)\b"
     r"|\b(?:should|must|may|can|shall|ought|need|would|could|will|might|is|are|be)(?: not|n't|n’t| never)\b|\b(?:cannot|can't|won't|shan't|shouldn't|mustn't|needn't|isn't to|aren't to)\b"
     r"|\bmust never\b|\b(?:touch|change|do|move|start|stop|alter|modify|write|send) nothing\b|\b(?:nobody|no one|no-one|none of (?:you|us)|nothing)\b.{0,30}\b(?:is to|are to|may|should|must|shall|gets? to|touch\w*|needs? to)\b"
     r"|\b(?:no need|isn't any need|unnecessary|forbidden|prohibited|not allowed|not permitted|off[- ]limits|out of the question|hands off|no longer|stop short of|steer clear|stay away|keep away|keep your hands)\b"
@@ -84,7 +84,7 @@ _HYPOTHETICAL: Final = re.compile(
     r"|^(?:would|might|could|will|does|do|did) (?!you\b|we have\b|one of you\b|someone\b|somebody\b).*\b(?:hurt|break|help|harm|cause|work|matter|affect|make sense|be (?:safe|ok|okay|wise|better|possible|enough|bad|wrong|dangerous|a problem|worth|faster|cheaper|a good|an? \w+ idea)|mean|have been|solve|fix|lead|result|disturb|damage|cost|happen|change)\b"
     r"|^(?:would|could|might|should|shall|may|must|ought|can|am|are|were|had|do(?= (?:i|we|they|you)\b)) (?:i|we|they|he|she|it|the|that|this|anyone|anybody|somebody else)\b(?! (?:please|get|have (?:a|the|some)|see)\b)"
     r"|\bis it (?:safe|ok|okay|possible|wise|a good idea|allowed|necessary|worth|time|better|fine|advisable|bad|dangerous|reasonable|enough|permitted|risky|too late|smart|legal)\b"
-    r"|\b(?:i|we) (?:wonder|was wondering|am wondering|were wondering|might|may|could have|should have|would have|'d have|wish|wished|are wondering)\b|\bi'm wondering\b|\bwondering (?:if|whether)\b|^wonder(?:ing)?\b|\bi wish\b|\bif only\b|\b(?:should|could|would|might|must)(?:n't)?(?:'ve| have)\b"
+    r"|\b(?:i|we) (?:wonder|was wondering|am wondering|were wondering|might|may|could have|should have|would have|'d have|wish|wished|are wondering)\b|\bi'm wondering\b|\bwondering (?:if|whether)\b|^wonder(?:ing)?\b|\bi wish\b|\bif only\b|\b(?:should|could|would|might|must)(?:n't)?(?:'ve| have)\b(?= (?:\w+ed|\w+en|been|done|gone|had|put|set|cut|shut|sent|made|run|held|told|left|kept|brought|bought|begun)\b)"
     r"|\b(?:thinking|thought|think) (?:of|about)\b|\b(?:considering|contemplating|debating|toying with|discussing|planning (?:to|on)|tempted)\b|\b(?:maybe|perhaps|possibly) (?:we|i|you|it|they)\b|^(?:maybe|perhaps)\b|\b(?:i|we) (?:don't|do not) know (?:if|whether)\b|\bnot sure (?:if|whether|about)\b|\bi doubt\b|\bwhether (?:we|i|to|or not|it)\b"
     r"|\bwhat(?:'s| is) the (?:effect|impact|point|risk|downside|consequence|harm|difference)\b|\bis there (?:a|any) (?:risk|danger|harm|point|reason|need)\b|\bwould (?:anyone|anybody|it|that|this)\b|\bin the (?:event|case) (?:of|that)\b|\bany (?:point|reason|risk|harm|objections?) (?:in|to|if)\b|\bwhy (?:not|don't we|would|should|did|do|does|was|were|is|can't)\b|\bhow (?:bad|risky|safe|dangerous) would\b|\bit might be\b|\bwould it\b",
     re.IGNORECASE,
@@ -110,7 +110,7 @@ _WH: Final = re.compile(
     re.IGNORECASE,
 )
 _NEED: Final = re.compile(
-    r"^(?:i|we|you)(?:'d| would| will|'ll)? (?:really |also |just |only |still |now )*(?:need|want|like|love|could use|could do with|must have|have to have|prefer|require|are after|'re after|'m after|am after|fancy)\b(?! to\b| you\b)"
+    r"^(?:i|we|you|he|she|they)(?:'d| would| will|'ll)? (?:really |also |just |only |still |now )*(?:need|want|like|love|could use|could do with|must have|have to have|prefer|require|are after|'re after|'m after|am after|fancy)\b(?! to\b| you\b)"
     r"|\b(?:from now on|effective immediately|as of (?:now|today|tomorrow|next \w+))\b"
     r"|\b(?:should|must|needs? to|has to|have to|is to|are to) be (?:at|set|brought|raised|lowered|turned|switched|changed|moved|put) (?:to |at |on |off |up |down )?"
     r"|\bwould be (?:lovely|great|nice|good|perfect|wonderful|fine|appreciated|helpful|ideal|enough|best)\b|\b(?:is|are) (?:enough|sufficient|plenty|fine|needed|wanted|required) (?:for|by|on|in)\b|\bwill do (?:for|as)\b|\b(?:is|are) enough for\b",
@@ -118,6 +118,10 @@ _NEED: Final = re.compile(
 )
 _NEEDS_DOING: Final = re.compile(
     r"\b(?P<modal>needs?|has|have|must|had better|wants?|is due|requires?|ought)\b (?P<to>to be |be |to have |a |an |some |to |for )?(?P<rest>\w+.*)$",
+    re.IGNORECASE,
+)
+_ARRANGED: Final = re.compile(
+    r"^(?!(?:i|we)\b).{2,60}?\b(?:should|can|may|gets|goes|is to|are to|to get|to have|could use)\b (?!not\b|never\b|be (?:seen|found|reached|heard|a|the|in|on)\b)\w+",
     re.IGNORECASE,
 )
 _DELEGATION: Final = re.compile(
@@ -270,6 +274,14 @@ def read_intent(clause: Clause, verbs: frozenset[str] = frozenset()) -> Reading:
     if _finite(core):
         return Reading(clause, Intent.STATEMENT, text, excluded)
     return Reading(clause, Intent.FRAGMENT, body, excluded)
+
+
+def arranges(reading: Reading) -> bool:
+    """Whether a statement says how something is to be ("the kids should get 20 degrees", "X can go on", "he gets 402")."""
+    stated = (
+        reading.intent is Intent.STATEMENT and not reading.clause.question and not reading.clause.condition
+    )
+    return stated and bool(_ARRANGED.match(reading.clause.text)) and not _REPORT.search(reading.clause.text)
 
 
 def _starts_hypothetical(core: str, asks: bool) -> bool:
@@ -440,7 +452,7 @@ def _done_to(needs: re.Match[str], verbs: frozenset[str]) -> bool:
 def _finite(core: str) -> bool:
     """Whether a subject and a finite verb make it a full sentence."""
     if re.search(
-        r"\b(?:is|are|was|were|am|has|have|had|does|do|did|seems?|looks?|feels?|sounds?|goes|keeps?|shows?|says?|can|could|should|would|will|must|may|might)\b|\w'(?:re|m|ve|ll|d)\b|n't\b"
+        r"\b(?:is|are|was|were|am|has|have|had|does|do|did|seems?|looks?|feels?|sounds?|goes|keeps?|shows?|says?|can|could|should|would|will|must|(?<!of )may|might)\b|\w'(?:re|m|ve|ll|d)\b|n't\b"
         r"|\b(?:it|that|there|he|she|what|who|where|here|how|this|everything|something|nothing)'s\b"
         r"|\w's (?:not|in|on|too|full|out|broken|nearly|almost|empty|dead|stuck|down|up|a|an|the|very|so|getting|still|idle|gone|back|off|\w+ing)\b",
         core,
@@ -448,7 +460,8 @@ def _finite(core: str) -> bool:
     ):
         return True
     tokens = [t for t in tokenize(core) if t.is_word]
-    for token in tokens[1:5]:
+    counted = bool(tokens) and (tokens[0].low in NUMBER_WORDS or tokens[0].text.isdigit())
+    for token in tokens[2 if counted else 1 : 5]:
         low = token.low
         if (
             low.endswith("s")

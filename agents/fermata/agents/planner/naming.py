@@ -57,8 +57,46 @@ _TELLING: Final = frozenset(
 )
 
 
+_NOBODY: Final = frozenset(
+    [
+        "somebody",
+        "someone",
+        "anybody",
+        "anyone",
+        "nobody",
+        "everybody",
+        "everyone",
+        "something",
+        "anything",
+        "somewhere",
+        "whoever",
+        "who",
+        "whom",
+    ]
+)
+
+
 def names_fitting(param: Param, words: Words) -> list[Candidate]:
-    """Known names of the parameter's kind, identifiers of its shape, words beside its noun, and people."""
+    """Known names of the parameter's kind, identifiers of its shape, words beside its noun, and people.
+
+    "Somebody" names nobody, and the verb that a request begins with names nothing.
+    """
+    first = next((t for t in words.tokens if t.is_word), None)
+    return [
+        c
+        for c in _fitting(param, words)
+        if not (isinstance(c.value, str) and c.value.lower() in _NOBODY)
+        and not (
+            first is not None
+            and (c.start, c.end) == (first.start, first.end)
+            and first.text.islower()
+            and first.low in known_verbs()
+            and first.text not in {n.text for n in words.names}
+        )
+    ]
+
+
+def _fitting(param: Param, words: Words) -> list[Candidate]:
     out: list[Candidate] = []
     nouns = (*param.nouns, *(n for n in param.description_nouns if n not in STOPWORDS))
     shape = shape_of(param)

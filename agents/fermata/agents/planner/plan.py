@@ -24,7 +24,7 @@ from fermata.agents.planner.decision import Decision, Pending, Plan, Step, repla
 from fermata.agents.planner.derive import change, derive
 from fermata.agents.planner.doubts import also, check_filling, doubt
 from fermata.agents.planner.filling import Memory
-from fermata.agents.planner.intent import Intent, Reading, read_intent
+from fermata.agents.planner.intent import Intent, Reading, arranges, read_intent
 from fermata.agents.planner.meaning import Meaning
 from fermata.agents.planner.names import catalogue, names_in_data
 from fermata.agents.planner.ranking import (
@@ -36,7 +36,7 @@ from fermata.agents.planner.ranking import (
 )
 from fermata.agents.planner.references import chosen, elliptic
 from fermata.agents.planner.rejection import take_up
-from fermata.agents.planner.resolved import CERTAIN, DOES, Resolved
+from fermata.agents.planner.resolved import CERTAIN, DOES, SURE_VERB, Resolved
 from fermata.agents.planner.resume import pending, resume
 from fermata.agents.planner.runbook import Runbook, find_runbooks, fitting
 from fermata.agents.planner.settings import DEFAULT, Settings
@@ -524,6 +524,14 @@ class Planner:
                     ),
                 )
             case _:
+                arranged = self.request(reading, support, planned) if arranges(reading) else None
+                if arranged is not None and arranged.evidence is not None and arranged.decision is None:
+                    sure = (
+                        arranged.evidence.features["verb"] >= SURE_VERB
+                        or arranged.lead >= self.settings.clear_lead
+                    )
+                    if sure and not arranged.evidence.tool.reads:
+                        return arranged
                 return Resolved(reading)
 
     def _question(
@@ -616,6 +624,7 @@ class Planner:
             settings=self.settings,
         )
         item = Resolved(reading, ranked[0] if ranked else None)
+        item.lead = ranked[0].score - ranked[1].score if len(ranked) > 1 else CERTAIN
         if not ranked:
             item.decision = Decision("refuse", "I have no tools here, so I can't do that.")
             return item
@@ -762,6 +771,8 @@ def _without_repeats(items: list[Resolved]) -> list[Resolved]:
                 for o in understood
             ):
                 continue
+        if item in understood and not item.filling.tool.reads and _said_before(item, understood):
+            continue
         bare = item.reading.intent is Intent.FRAGMENT and len(item.reading.body.split()) <= 3
         if (
             understood
@@ -776,3 +787,13 @@ def _without_repeats(items: list[Resolved]) -> list[Resolved]:
 
 def capital(text: str) -> str:
     return text[:1].upper() + text[1:] if text else text
+
+
+def _said_before(item: Resolved, understood: Sequence[Resolved]) -> bool:
+    """Whether an action only says again, in other words, what an earlier clause asks for ("…, wipe it")."""
+    own = item.filling.args.items()
+    repeats = bool(item.filling.referred) or not item.filling.used
+    return repeats and any(
+        o.filling.tool is item.filling.tool and own <= o.filling.args.items() and not o.filling.choices
+        for o in itertools.takewhile(lambda o: o is not item, understood)
+    )

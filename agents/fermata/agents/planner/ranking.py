@@ -213,7 +213,16 @@ def verb_groups(text: str) -> tuple[frozenset[str], str]:
     return (idioms, min(idioms)) if verb in _WEAK or not verb else (idioms | groups, verb)
 
 
+_MODAL: Final = re.compile(
+    r"^(?:(?!\b(?:that|who|which|to)\b).){2,60}?\b(?:(?:has|have|needs?|ought|is|are) to|must|should|can|may)\s+(?:be\s+|now\s+|get\s+)?(?=[a-z]+)",
+    re.IGNORECASE,
+)
+
+
 def _leading_groups(text: str) -> tuple[frozenset[str], str]:
+    modal = _MODAL.match(text)
+    if modal and any(lemma(t.low) in known_verbs() for t in tokenize(text[modal.end() :])[:1]):
+        text = text[modal.end() :]
     tokens = [t for t in tokenize(text) if t.is_word]
     for i, token in enumerate(tokens[:4]):
         base = lemma(token.low)

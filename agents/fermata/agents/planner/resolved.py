@@ -29,6 +29,8 @@ class Resolved:
     answer: str = ""
     derive: tuple[Param, Quantity, int] | None = None
     also: list[Evidence] = field(default_factory=list)
+    #: By how much the next tool's score is lower.
+    lead: float = 0.0
     extra: dict[str, Any] = field(default_factory=dict)
 
     @property

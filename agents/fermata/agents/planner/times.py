@@ -26,6 +26,9 @@ _WEEKDAY: Final = {name: i for i, name in enumerate(WEEKDAYS)} | {
 }  # fmt: skip
 _ISO: Final = re.compile(r"^(\d{4})-(\d{2})-(\d{2})(?:[T ](\d{2}:\d{2}))?")
 _CLOCK: Final = re.compile(r"^([01]?\d|2[0-3])[:.]([0-5]\d)$")
+#: "at 1830": four figures are a clock time only behind a word that says so.
+_PLAIN_CLOCK: Final = re.compile(r"^([01]\d|2[0-3])([0-5]\d)$")
+_CLOCK_WORDS: Final = frozenset({"at", "until", "till", "by", "from", "before", "after"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +173,9 @@ def _clock(lows: list[str], i: int) -> tuple[None, str, int] | None:
             minutes = 30 if low == "half" else 15
             total = hour * 60 + (minutes if lows[i + 1] == "past" else -minutes)
             return _afternoon(lows, i + 3, total // 60, total % 60)
+    figures = _PLAIN_CLOCK.match(low)
+    if figures and previous in _CLOCK_WORDS and (i + 1 >= len(lows) or _continues(lows[i + 1]) is False):
+        return None, f"{figures[1]}:{figures[2]}", i + 1
     m = _CLOCK.match(low)
     if (
         m
