@@ -81,7 +81,8 @@ class RayActor:
         try:
             return await getattr(self._handle, method).remote()
         except ray.exceptions.RayError as error:
-            account = " ".join(str(error).split()).partition(" Some common causes")[0]
+            # Its first sentence; what follows are ids and addresses, which the log has.
+            account = " ".join(str(error).split()).partition(" class_name:")[0]
             raise ActorGoneError(account[:MAX_ACCOUNT_CHARACTERS]) from error
 
 
