@@ -126,7 +126,7 @@ _FINITE: Final = frozenset(
         "stopped",
     ]
 )
-_CONDITION_WORDS: Final = r"with(?= (?:under|over|less|more|at least|at most|fewer|only)\b)|if|unless|provided(?: that)?|in case|once you see(?: that)?|once|as soon as|when|whenever|as long as|only if|assuming"
+_CONDITION_WORDS: Final = r"with(?= (?:under|over|less|more|at least|at most|fewer|only)\b)|if|unless|provided(?: that)?|in case|should(?= (?:it|the|they|there|this|that)\b)|once you see(?: that)?|once|as soon as|when|whenever|as long as|only if|assuming"
 _LEADING_CONDITION: Final = re.compile(
     rf"^(?:(?:and|but|so|ok|okay|then|also|well|otherwise|please|,)\s+)*(?P<word>{_CONDITION_WORDS}|should|were|had)\b\s+(?P<condition>[^,:]+?)"
     r"(?:\s*[,:]\s*(?:then\s+)?|\s+then\s+)(?P<rest>\S.*)$",
@@ -186,7 +186,7 @@ class Clause:
 
 
 _CORRECTION: Final = re.compile(
-    r"(?:\s*(?:,|\.\.\.|…|—|-|–)\s*|\s+)(?:(?:no|oh|ah|wait|sorry|oops|hang on)[,\s]+)*(?:no|sorry|i mean|i meant|make (?:that|it)|or rather|rather|correction|scratch that|actually|no wait|wait)[,:\s]+(?:no[,\s]+|make (?:that|it) )?"
+    r"(?:\s*(?:,|\.\.\.|…|—|-|–)\s*|(?<![.!?])\s+)(?:(?:no|oh|ah|wait|sorry|oops|hang on)[,\s]+)*(?:no(?=[,:]|\s+(?:\d|wait|sorry|make|to|line|number|the)\b)|sorry|i mean|i meant|make (?:that|it)|or rather|rather(?! than)|correction|scratch that|actually|no wait|wait)[,:\s]+(?:no[,\s]+|make (?:that|it) )?"
     r"(?P<new>(?:(?:to|at|on|in|for|the|line|number)\s+)?[\w.:%°/-]+(?:\s+[\w%°/]+){0,3})\s*[.!]?$",
     re.IGNORECASE,
 )
@@ -202,6 +202,7 @@ _SO_SAID: Final = re.compile(r"(?:so|yes|(?:that|this|it)(?:'s| is)? (?:the case
 def corrected(message: str) -> str:
     """ "set it to 5, no sorry, 6" -> "set it to 6": what a person takes back within a message is replaced."""
     message = _ONCE_DONE.sub("then", message)
+    message = re.sub(r"\b(if (?:so|yes)) (?=\w)", r"\1, ", message, flags=re.IGNORECASE)
     m = _CORRECTION.search(message)
     if not m:
         return message
@@ -400,7 +401,13 @@ def _is_condition(m: re.Match[str], *, leading: bool) -> bool:
     if not tokens:
         return False
     if word in ("should", "were", "had"):
-        return leading and tokens[0] not in ("i", "we", "you") and "?" not in m["rest"]
+        if not leading and not re.match(
+            r"(?:please )?(?!what|how|why|when|where|which|who|the|a|it|i|we|you|they)[a-z]+ ",
+            m["rest"],
+            re.IGNORECASE,
+        ):
+            return False
+        return tokens[0] not in ("i", "we", "you") and "?" not in m["rest"] and "?" not in condition
     if leading and word in ("as", "once", "when", "whenever") and m["rest"].strip(" ?!.") == "":
         return False
     rest = m["rest"].lower()

@@ -15,6 +15,7 @@ from fermata.agents.planner.quantities import Quantity, find_quantities
 from fermata.agents.planner.ranking import (
     Evidence,
     is_foreign,
+    tool_verbs,
 )
 from fermata.agents.planner.resolved import SURE_VERB, Resolved
 from fermata.agents.planner.speech import ask_missing, ask_which, cannot, out_of_bounds, shown_args
@@ -26,6 +27,12 @@ if TYPE_CHECKING:
 
 _CONDITIONAL: Final = re.compile(
     r"\b(?:if|unless|in case|provided|as long as|as soon as|whenever|depending on|only when|except when|on condition)\b",
+    re.IGNORECASE,
+)
+#: What ends or takes away is never done for a verb that does not say so.
+_ENDING_VERBS: Final = frozenset({"stop", "cancel", "delete", "disable", "reject"})
+_END: Final = re.compile(
+    r"\b(?:off|out|down|away|gone|rid|over|ends?|enough|un\w+|back|no (?:more|longer)|not|kill\w*|forget\w*|forgotten|plug|quiet|shut|wipe|erase)\b",
     re.IGNORECASE,
 )
 _STRONG_VERB: Final = 0.7
@@ -64,6 +71,8 @@ def doubt(
     """Why the best tool is not good enough: nothing fits, or two are close."""
     floor = planner.settings.read_floor if best.tool.reads else planner.settings.action_floor
     floor = planner.settings.step_floor if trusted else floor
+    if not trusted and _ends_unasked(best, reading.body):
+        return Decision("refuse", f"I can't do “{reading.clause.text.strip()}”. " + cannot(planner.tools))
     clear = _clear(planner, best, ranked)
     margin = planner.settings.action_margin * (0.3 if trusted else 1.0)
     if clear:
@@ -115,6 +124,12 @@ def doubt(
         names = [best.tool, *(e.tool for e in rivals)]
         return Decision("ask", ask_which(names), pending=Pending(reading.body, tuple(t.name for t in names)))
     return None
+
+
+def _ends_unasked(best: Evidence, body: str) -> bool:
+    """Whether the tool ends or takes away something, and no word of the request speaks of an end."""
+    ending = tool_verbs(best.tool.name, best.tool.description)[1] & _ENDING_VERBS
+    return not best.tool.reads and best.features["verb"] == 0.0 and bool(ending) and not _END.search(body)
 
 
 def _clear(planner: Planner, best: Evidence, ranked: Sequence[Evidence]) -> bool:

@@ -94,6 +94,7 @@ def which(param: Param, words: Words) -> list[Candidate]:
         i += 1
     if out:
         return out
+    out.extend(_bare_number(param, words))
     for i, token in enumerate(tokens):
         if token.low in ("number", "no", "#", "nr", "on", "for", "of") and i + 1 < len(tokens):
             number = read_number(tokens, i + 1)
@@ -115,6 +116,15 @@ def which(param: Param, words: Words) -> list[Candidate]:
                         )
                     )
     return out
+
+
+def _bare_number(param: Param, words: Words) -> list[Candidate]:
+    """The one number of three or more figures and no unit, where the bounds of the schema let only such numbers say which."""
+    if param.schema.get("minimum", 0) < _WHOLE:
+        return []
+    bare = [q for q in find_quantities(words.text) if q.unit is None and q.digits and q.role != "change"]
+    fits = [q for q in bare if float(q.value).is_integer() and not bounded(param, q.value)]
+    return [Candidate(int(q.value), q.start, q.end, 0.6) for q in fits] if len(fits) == 1 else []
 
 
 def _numbered(param: Param, value: float, start: int, end: int, score: float) -> Candidate:

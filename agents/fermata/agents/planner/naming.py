@@ -57,22 +57,24 @@ _TELLING: Final = frozenset(
 )
 
 
+_QUANTIFIERS: Final = frozenset(
+    ["more", "another", "only", "just", "extra", "further", "us", "me", "them", "get", "give"]
+)
 _NOBODY: Final = frozenset(
-    [
-        "somebody",
-        "someone",
-        "anybody",
-        "anyone",
-        "nobody",
-        "everybody",
-        "everyone",
-        "something",
-        "anything",
-        "somewhere",
-        "whoever",
-        "who",
-        "whom",
-    ]
+    {
+        *(
+            "somebody",
+            "someone",
+            "anybody",
+            "anyone",
+            "nobody",
+            "everybody",
+            "everyone",
+            "something",
+            "anything",
+        ),
+        *("somewhere", "whoever", "who", "whom"),
+    }
 )
 
 
@@ -93,7 +95,18 @@ def names_fitting(param: Param, words: Words) -> list[Candidate]:
             and first.low in known_verbs()
             and first.text not in {n.text for n in words.names}
         )
+        and not (
+            isinstance(c.value, str)
+            and c.value.islower()
+            and lemma(c.value) in words.vocabulary
+            and c.value not in {n.text for n in words.names}
+            and not _in_quotes(c, words)
+        )
     ]
+
+
+def _in_quotes(c: Candidate, words: Words) -> bool:
+    return any(start <= c.start < end for _, start, end in quoted(words.text))
 
 
 def _fitting(param: Param, words: Words) -> list[Candidate]:
@@ -221,7 +234,11 @@ def _joined(param: Param, shape: str, words: Words) -> list[Candidate]:
                 continue
             for glue in ("-", "", "_", "."):
                 for joined in (glue.join(window), glue.join(window).lower(), glue.join(window).upper()):
-                    if width > 1 and any(ch.isdigit() for ch in joined) and re.fullmatch(shape, joined):
+                    ordinary = any(
+                        t.low in STOPWORDS or t.low in _QUANTIFIERS for t in tokens[i : i + width]
+                    ) or (i == 0 and tokens[0].text.islower() and tokens[0].low in known_verbs())
+                    figure = any(ch.isdigit() for ch in joined)
+                    if width > 1 and figure and not ordinary and re.fullmatch(shape, joined):
                         return [*out, Candidate(joined, tokens[i].start, tokens[i + width - 1].end, 0.9)]
             prefix = re.match(r"^([A-Za-z]+)([-_]?)", shape.replace("\\", ""))
             if (

@@ -31,6 +31,7 @@ from fermata.agents.planner.ranking import (
     Evidence,
     rank,
     tool_verbs,
+    verb_fits,
     verb_groups,
     vocabulary,
 )
@@ -54,6 +55,10 @@ _NORMATIVE: Final = re.compile(
 )
 CONTINUE: Final = re.compile(
     r"^\s*(?:ok(?:ay)?[, ]*)?(?:please )?(?:continue|go on|carry on|proceed|resume|next)\b[^a-z]*(?:please)?\W*$",
+    re.IGNORECASE,
+)
+_PURPOSE: Final = re.compile(
+    r"^(?:because |as |since )?(?:i|we|they|he|she|\w+)(?:'d| would)? (?:like|wants?|needs?|has|have|am going|are going|plans?|intends?) to \w+ (?:it|them|that|there|this|its|inside|under)\b",
     re.IGNORECASE,
 )
 _ABOUT: Final = 0.3
@@ -179,7 +184,7 @@ class Planner:
     def _turn(self, pending: Pending | None) -> Plan:
         text = corrected(chosen(self, self.turn.human))
         readings = [read_intent(c, self.verbs) for c in split_clauses(text, self.verbs)]
-        readings = _needs_as_reasons(readings)
+        readings = _needs_as_reasons(self._purposes(readings))
         self._forbid(readings)
         if pending is not None:
             resumed = yield from resume(self, pending, text, readings)
@@ -337,6 +342,17 @@ class Planner:
             if name == item.filling.tool.name and same and (args or not asked):
                 return True
         return False
+
+    def _purposes(self, readings: list[Reading]) -> list[Reading]:
+        """ "Stop line 2, I want to clean it": what no tool does is the purpose of the request before, not a second one."""
+        out = list(readings)
+        for i, (one, other) in enumerate(itertools.pairwise(readings), 1):
+            if one.intent not in DOES or other.intent not in DOES or not _PURPOSE.match(other.clause.text):
+                continue
+            acting = (t for t in self.tools if not t.reads)
+            if "read" not in verb_groups(other.body)[0] and not any(verb_fits(t, other.body) for t in acting):
+                out[i] = replace(other, intent=Intent.STATEMENT)
+        return out
 
     def _forbid(self, readings: Sequence[Reading]) -> None:
         for reading in readings:
