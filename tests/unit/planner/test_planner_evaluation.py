@@ -1,7 +1,8 @@
-"""The planner's figures: the targets on the development set, and what is reached where nothing was tuned.
+"""The planner's figures do not fall: bounds just below what is measured on each evaluation set.
 
-The targets are a tool accuracy of 0.85, exact arguments of 0.75 and a false-action rate of 0.02. On data that nothing
-was tuned on they are not reached yet; there the bounds only keep what is reached from being lost.
+The aims are a tool accuracy of 0.85, exact arguments of 0.75 and a false-action rate of 0.02. They are reached on the
+first development set (`AIM`); on the second, and on the held-out set that nothing is tuned on, they are not reached
+yet, and the bounds keep what is reached from being lost.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import pytest
 from fermata.agents.planner import PlannerChatModel
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "planner"
-TARGET = (0.85, 0.75, 0.02)
-REACHED_UNSEEN = (0.5, 0.45, 0.06)
+#: (tool accuracy, exact arguments, false-action rate)
+AIM = (0.85, 0.75, 0.02)
+REACHED_TUNED = (0.73, 0.69, 0.02)
+REACHED_UNSEEN = (0.62, 0.59, 0.025)
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +34,9 @@ def evaluate() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize(("name", "bounds"), [("dev", TARGET), ("heldout", REACHED_UNSEEN)])
+@pytest.mark.parametrize(
+    ("name", "bounds"), [("dev", AIM), ("dev2", REACHED_TUNED), ("heldout", REACHED_UNSEEN)]
+)
 def test_figures_stay_within_their_bounds(
     evaluate: ModuleType, name: str, bounds: tuple[float, float, float]
 ) -> None:

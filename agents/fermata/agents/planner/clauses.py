@@ -343,7 +343,9 @@ def _bare_condition(text: str, verbs: frozenset[str]) -> tuple[int, int] | None:
     for i in range(3, len(tokens) - 1):
         after, before = tokens[i + 1].low, tokens[i - 1].low
         if tokens[i].low in verbs and (
-            after in DETERMINERS or after in ("it", "them", "line") or tokens[i + 1].text[:1].isupper()
+            after in DETERMINERS
+            or after in ("it", "them", "line", "to", "off")
+            or tokens[i + 1].text[:1].isupper()
         ):
             if before in DETERMINERS or before in (
                 "to",
@@ -411,6 +413,8 @@ def _is_condition(m: re.Match[str], *, leading: bool) -> bool:
     if leading and word in ("as", "once", "when", "whenever") and m["rest"].strip(" ?!.") == "":
         return False
     rest = m["rest"].lower()
+    if not leading and word == "if" and rest.endswith("even"):
+        return False
     if not leading and re.search(
         r"\b(?:what|how|see|check|(?:tell|inform|let) (?:me|us)|(?:me|us|i|we|not|you) know|wonder|find out|happens?|sure|verify|mind|appreciate|great|nice|lovely|wonderful|grateful|whether)\s*(?:it|\S+ it)?$",
         rest,

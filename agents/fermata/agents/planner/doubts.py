@@ -118,7 +118,7 @@ def doubt(
         return None
     rivals = [
         e for e in ranked[1:4]
-        if not e.tool.reads and e not in also and best.score - e.score < margin and not e.features["opposite"] and e.filling.share >= best.filling.share
+        if not e.tool.reads and e not in also and best.score - e.score < margin + _endings_alike(best, e, planner) and not e.features["opposite"] and e.filling.share >= best.filling.share
     ]  # fmt: skip
     if rivals:
         names = [best.tool, *(e.tool for e in rivals)]
@@ -130,6 +130,13 @@ def _ends_unasked(best: Evidence, body: str) -> bool:
     """Whether the tool ends or takes away something, and no word of the request speaks of an end."""
     ending = tool_verbs(best.tool.name, best.tool.description)[1] & _ENDING_VERBS
     return not best.tool.reads and best.features["verb"] == 0.0 and bool(ending) and not _END.search(body)
+
+
+def _endings_alike(best: Evidence, rival: Evidence, planner: Planner) -> float:
+    """A wider margin between two ways to end the same thing (hide and delete, hold and cancel), if no verb names one."""
+    groups = (tool_verbs(e.tool.name, e.tool.description)[1] for e in (best, rival))
+    alike = all(g & (_ENDING_VERBS | {"pause"}) for g in groups) and best.features["verb"] < 1.0
+    return planner.settings.clear_margin if alike else 0.0
 
 
 def _clear(planner: Planner, best: Evidence, ranked: Sequence[Evidence]) -> bool:

@@ -21,6 +21,7 @@ from fermata.agents.planner.words import (
 from fermata.agents.planner.words_given import Candidate, Words
 
 _WHOLE: Final = 100
+_FITTING: Final = 0.3
 
 
 def bounded(param: Param, value: float) -> str:
@@ -122,9 +123,13 @@ def _bare_number(param: Param, words: Words) -> list[Candidate]:
     """The one number of three or more figures and no unit, where the bounds of the schema let only such numbers say which."""
     if param.schema.get("minimum", 0) < _WHOLE:
         return []
-    bare = [q for q in find_quantities(words.text) if q.unit is None and q.digits and q.role != "change"]
-    fits = [q for q in bare if float(q.value).is_integer() and not bounded(param, q.value)]
-    return [Candidate(int(q.value), q.start, q.end, 0.6) for q in fits] if len(fits) == 1 else []
+    measured = [q for q in find_quantities(words.text) if q.unit is not None or q.role == "change"]
+    fits = [
+        m
+        for m in re.finditer(r"(?<![\w.#-])(\d{3,})(?![\d\w-]|[.,]\d)", words.text)
+        if not bounded(param, float(m[1])) and not any(q.start <= m.start() < q.end for q in measured)
+    ]
+    return [Candidate(int(m[1]), m.start(), m.end(), 0.6) for m in fits] if len(fits) == 1 else []
 
 
 def _numbered(param: Param, value: float, start: int, end: int, score: float) -> Candidate:
@@ -141,7 +146,7 @@ def amounts(param: Param, words: Words, others: Sequence[Param]) -> list[Candida
         if c is not None:
             out.append(c)
     anchor = _anchored(param, words)
-    if anchor is not None:
+    if anchor is not None and not any(c.score >= _FITTING and not c.problem for c in out):
         out.append(anchor)
     return out
 

@@ -87,7 +87,11 @@ def names_fitting(param: Param, words: Words) -> list[Candidate]:
     return [
         c
         for c in _fitting(param, words)
-        if not (isinstance(c.value, str) and c.value.lower() in _NOBODY)
+        if not (
+            isinstance(c.value, str)
+            and c.value.lower() in _NOBODY | STOPWORDS | PREPOSITIONS
+            and not _in_quotes(c, words)
+        )
         and not (
             first is not None
             and (c.start, c.end) == (first.start, first.end)

@@ -751,7 +751,11 @@ def _needs_as_reasons(readings: list[Reading]) -> list[Reading]:
         if (
             one.intent is Intent.FRAGMENT
             and same
-            and re.search(r"\b(?:it|them|that|him|her)\b", other.body, re.IGNORECASE)
+            and re.search(
+                r"\b(?:it|them|him|her)\b|\bthat\b(?=\W*$|\s+(?:to|on|off|in|at|for|up|down)\b)",
+                other.body,
+                re.IGNORECASE,
+            )
         ):
             out[i] = replace(one, intent=Intent.STATEMENT)
         if (

@@ -67,6 +67,9 @@ _IDIOMS: Final = tuple(
         (r"\b(?:take|pull|get)\b.{1,30}\bout of (?:service|operation|rotation|use)\b", "stop"),
         (r"\bcall\b.{1,30}\boff\b", "cancel"),
         (r"\b(?:another|one more|a second) (?:go|try|run|shot|chance|spin)\b", "restart"),
+        (r"\b(?:bring|get|put|take)\b.{1,40}\bback (?:up|on|online)\b", "start"),
+        (r"\b(?:bring|get|put|take)\b.{1,40}\bback (?:up|on|online)\b", "enable"),
+        (r"\bget\b.{1,30}\b(?:working|running|going) again\b", "start"),
         (r"\bgo back to\b", "restore"),
         (
             r"^(?:run|keep|hold|have|put|take|bring|get|turn|drive|limit|cap)\b.{1,40}\b(?:at|to|with|on) (?:about |exactly )?(?:-?\d|(?:a|half|one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|fifteen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|minus)\b(?!-? ?(?:third|second)))",
