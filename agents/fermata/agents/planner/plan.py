@@ -405,9 +405,10 @@ class Planner:
         for evidence in ranked[:3]:
             if not evidence.filling.complete or evidence.score < self.settings.read_floor - 0.6:
                 continue
-            results = yield from self.perform(
-                [Step(evidence.tool.name, args) for args in evidence.filling.calls()]
-            )
+            asked = [(evidence.tool.name, args) for args in evidence.filling.calls()]
+            if not stale and all(call in self.calls for call in asked):
+                break  # it was read just now, and says nothing about the condition
+            results = yield from self.perform([Step(name, args) for name, args in asked])
             verdict = judge(condition, results, request)
             if verdict.holds is not None:
                 return verdict
