@@ -1,4 +1,4 @@
-"""Every number that was learned, in one place. Fitted on the development set only; never on held-out data.
+"""Every number that was learned, in one place. Fitted on the development sets only; never on held-out data.
 
 An action needs more evidence than a reading: a wrong reading costs a moment, a wrong action is what people are asked
 to stop.
@@ -40,7 +40,7 @@ class Settings:
     clear_margin: float = 1.5
     #: A tool that the words fill completely, with this score and this lead, needs no verb that is known to fit.
     clear_floor: float = 4.9
-    clear_lead: float = 1.2
+    clear_lead: float = 1.5
     action_margin: float = 0.45
     option_floor: float = 0.44
     option_margin: float = 0.08
