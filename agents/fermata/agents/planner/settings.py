@@ -40,7 +40,7 @@ class Settings:
     clear_margin: float = 1.5
     #: A tool that the words fill completely, with this score and this lead, needs no verb that is known to fit.
     clear_floor: float = 4.9
-    clear_lead: float = 1.5
+    clear_lead: float = 2.5
     action_margin: float = 0.45
     option_floor: float = 0.44
     option_margin: float = 0.08

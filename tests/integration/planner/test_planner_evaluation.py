@@ -1,8 +1,8 @@
 """The planner's figures do not fall: bounds just below what is measured on each evaluation set.
 
-The aims are a tool accuracy of 0.85, exact arguments of 0.75 and a false-action rate of 0.02. They are reached on the
-first development set (`AIM`); on the second, and on the held-out set that nothing is tuned on, they are not reached
-yet, and the bounds keep what is reached from being lost.
+The aims are a tool accuracy of 0.85, exact arguments of 0.75 and a false-action rate of 0.02. All are reached on the
+first development set (`AIM`); on the second, and on the held-out set, only the false-action rate is, and the bounds
+keep what is reached from being lost.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from fermata.agents.planner import PlannerChatModel
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "planner"
 #: (tool accuracy, exact arguments, false-action rate)
 AIM = (0.85, 0.75, 0.02)
-REACHED_TUNED = (0.74, 0.7, 0.02)
-REACHED_UNSEEN = (0.62, 0.59, 0.025)
+REACHED_TUNED = (0.73, 0.69, 0.02)
+REACHED_UNSEEN = (0.62, 0.59, 0.02)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +40,6 @@ def evaluate() -> ModuleType:
 def test_figures_stay_within_their_bounds(
     evaluate: ModuleType, name: str, bounds: tuple[float, float, float]
 ) -> None:
-    if not (FOLDER / f"{name}.jsonl").exists():
-        pytest.skip(f"there is no {name} set")
     total, _, _ = evaluate.measure(evaluate.load_cases(name), PlannerChatModel())
     assert total.tool_accuracy >= bounds[0]
     assert total.exact_arguments >= bounds[1]
