@@ -55,7 +55,7 @@ def start_chroma(folder: Path, port: int) -> subprocess.Popen[bytes]:
         [*command, "--host", "127.0.0.1", "--port", str(port)],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
-        env={**os.environ, "ANONYMIZED_TELEMETRY": "False"},
+        env={**os.environ, "ANONYMIZED_TELEMETRY": "False", "ORT_DISABLE_TELEMETRY": "1"},
     )
     for _ in range(READY_SECONDS * 10):
         try:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +159,10 @@ def test_batches_hold_every_text_once_within_the_budget(lengths: list[int], budg
     assert sorted(index for batch in batches for index, _ in batch) == list(range(len(lengths)))
     for batch in batches:
         assert len(batch) == 1 or len(batch) * max(len(ids) for _, ids in batch) <= budget
+
+
+def test_embedding_leaves_no_trace_of_telemetry_in_the_home_folder(tmp_path: Path) -> None:
+    code = "from fermata.agents.inference.embedder import OnnxEmbedder; OnnxEmbedder().embed(['a text'])"
+    inherited = {k: v for k, v in os.environ.items() if k not in ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")}
+    subprocess.run([sys.executable, "-c", code], env={**inherited, "HOME": str(tmp_path)}, check=True)
+    assert [str(p) for p in tmp_path.rglob("*") if p.is_file()] == []

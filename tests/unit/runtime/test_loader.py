@@ -160,6 +160,12 @@ def test_hosts_inherit_no_credentials() -> None:
     assert not {name for name in found if name.startswith(("FERMATA_", "RAY_"))}
 
 
+def test_hosts_report_nothing_to_the_makers_of_libraries_unless_the_agent_file_says_so() -> None:
+    assert host_environment(agent_pb2.AgentSpec(), {})["ORT_DISABLE_TELEMETRY"] == "1"
+    chosen = agent_pb2.AgentSpec(environment={"ORT_DISABLE_TELEMETRY": "0"})
+    assert host_environment(chosen, {})["ORT_DISABLE_TELEMETRY"] == "0"
+
+
 def test_models_by_name_go_through_the_agent_file() -> None:
     context.serve_spec(agent_pb2.AgentSpec(models={"planner": "fermata:planner", "big": "openai:gpt-5"}))
     try:

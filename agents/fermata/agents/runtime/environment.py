@@ -22,6 +22,7 @@ _DEFAULTS = {
     "OMP_NUM_THREADS": "1",
     "TOKENIZERS_PARALLELISM": "false",
     "ANONYMIZED_TELEMETRY": "false",
+    "ORT_DISABLE_TELEMETRY": "1",
 }
 
 
