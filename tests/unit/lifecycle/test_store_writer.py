@@ -7,6 +7,7 @@ import functools
 import sqlite3
 import threading
 from collections.abc import AsyncIterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -205,3 +206,27 @@ def test_a_store_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DomainError) as refused:
         migrate(path)
     assert refused.value.reason == "DATA_TOO_NEW"
+
+
+async def test_the_file_is_in_wal_mode_before_anybody_can_read_or_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "fermata.db"
+    await asyncio.to_thread(migrate, path)
+    with monkeypatch.context() as writer_has_not_run:
+        writer_has_not_run.setattr(threading.Thread, "start", lambda _thread: None)
+        opened = Database(path, FixedClock(), lambda publication: None)
+        with closing(sqlite3.connect(path)) as other:
+            assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    opened._thread.start()
+    await opened.close()
+
+
+async def test_a_file_that_cannot_be_opened_is_refused_at_once_and_nobody_waits_for_a_writer(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "fermata.db"
+    path.write_bytes(b"this is no database, but it is long enough to be looked at as one" * 20)
+    with pytest.raises(DomainError, match="not a database") as refused:
+        Database(path, FixedClock(), lambda publication: None)
+    assert refused.value.reason == "STORE_UNAVAILABLE"

@@ -65,6 +65,7 @@ class Database:
     :param path: the database file; its folder exists.
     :param clock: where operations read the time.
     :param published: called on the event loop after each commit with what it published, in the order of commits.
+    :raises DomainError: STORE_UNAVAILABLE where the file can't be opened.
     """
 
     def __init__(self, path: Path, clock: Clock, published: Callable[[Publication], None]) -> None:
@@ -72,6 +73,8 @@ class Database:
         self._clock = clock
         self._published = published
         self._writer_engine = _engine(path, writer=True)
+        # Before anybody reads: turning WAL on wants the file for itself, and a writer that can't begin is told here and now.
+        self._writer = self._open_writer()
         self._reader_engine = _engine(path, writer=False)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
         self._urgent: deque[_Operation] = deque()
@@ -144,8 +147,18 @@ class Database:
         self._writer_engine.dispose()
         self._reader_engine.dispose()
 
+    def _open_writer(self) -> Connection:
+        try:
+            return self._writer_engine.connect()
+        except DBAPIError as error:
+            raise DomainError(
+                f"The store could not open {self.path}: {error.orig}.",
+                reason="STORE_UNAVAILABLE",
+                kind=ErrorKind.UNAVAILABLE,
+            ) from error
+
     def _write_loop(self) -> None:
-        with self._writer_engine.connect() as connection:
+        with self._writer as connection:
             while batch := self._take():
                 self._run(connection, batch)
                 self._loop.call_soon_threadsafe(self._settle, batch)
@@ -225,7 +238,8 @@ def _engine(path: Path, *, writer: bool) -> Engine:
 
     @event.listens_for(engine, "connect")
     def _configure(connection: sqlite3.Connection, _record: object) -> None:
-        connection.execute("PRAGMA journal_mode = WAL")
+        if writer:  # the file keeps it
+            connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
         connection.execute("PRAGMA temp_store = MEMORY")
