@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
+# The bare onnxruntime that is measured beside ours would report to its makers.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from rich.console import Console
 from tests.benchmarks.figures.bench import Measure, bench

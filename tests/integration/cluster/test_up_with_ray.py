@@ -117,6 +117,15 @@ def test_the_ready_line_says_where_it_is(plane: ControlPlane) -> None:
     assert plane.connected()
 
 
+def test_no_library_reports_to_its_makers_from_what_was_started(plane: ControlPlane) -> None:
+    for part in (r"fermata\.server ", r"chroma", r"server\.cluster\.head", r"server\.cluster "):
+        pid = plane.child(part)
+        environment = Path(f"/proc/{pid}/environ").read_text().split("\0")
+        off = {"ANONYMIZED_TELEMETRY=False", "ORT_DISABLE_TELEMETRY=1"}
+        off |= {"RAY_USAGE_STATS_ENABLED=0"} if "cluster" in part else set()
+        assert off <= set(environment), command_of(pid)
+
+
 def test_a_second_one_on_the_same_data_is_refused(plane: ControlPlane) -> None:
     command = [sys.executable, "-m", "fermata.server.up", "--data", str(plane.data), "--port", "0"]
     second = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)

@@ -31,6 +31,12 @@ CHROMA_STOP_SECONDS = 5.0
 REAP_SECONDS = 10.0
 POLL_SECONDS = 0.05
 LEFTOVER_SECONDS = 5.0
+_NO_TELEMETRY = {
+    "ANONYMIZED_TELEMETRY": "False",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "ORT_DISABLE_TELEMETRY": "1",
+}
+"""What Chroma, Ray and onnxruntime would report by default is switched off."""
 
 
 @dataclass(frozen=True)
@@ -277,6 +283,7 @@ class Supervisor:
         own = {name: value for name, value in _environment().items() if not name.startswith("RAY_")}
         return {
             **own,
+            **_NO_TELEMETRY,
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self._places.ray_token),
             # Ray would kill workers, and their hosts with them, where the machine's memory is short; the kernel chooses better.
@@ -285,13 +292,7 @@ class Supervisor:
 
 
 def _environment() -> dict[str, str]:
-    """Ours, with what Chroma, Ray and onnxruntime would report by default switched off."""
-    return {
-        **os.environ,
-        "ANONYMIZED_TELEMETRY": "False",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        "ORT_DISABLE_TELEMETRY": "1",
-    }
+    return {**os.environ, **_NO_TELEMETRY}
 
 
 def _ray_temp(data: Path) -> Path:
