@@ -24,12 +24,13 @@ from tokenizers import Tokenizer
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
-from encode import label, tools_of
+from encode import LostQuotationError, label
 from pairs import Encoder, Said, said_call
-from tests.benchmarks.planner.annotated import FOLDER, annotated_domains
+from tests.benchmarks.planner.annotated import FOLDER, annotated_domains, common_domain
 
 from fermata.agents.inference.embedder import BUNDLED_MODEL
-from fermata.agents.planner.text import known_verbs
+from fermata.agents.planner.text import known_verbs, split_name
+from fermata.agents.planner.tools import make_tools
 
 SEED = 20260821
 VALIDATION_SHARE = 10
@@ -161,17 +162,13 @@ def of_evaluation(folder: Path) -> Iterator[tuple[str, dict[str, Any], list[dict
             )  # fmt: skip
     for name, found in sorted(cases.items()):
         domain = json.loads((folder / "domains" / f"{name}.json").read_text())
-        for tool in domain["tools"]:
-            tool["params"] = tool["parameters"].get("properties", {})
-            tool["required"] = tool["parameters"].get("required", [])
         yield name, domain, found
 
 
 def history(case: Mapping[str, Any]) -> list[Said]:
+    """What was said and done before the case's message, oldest first."""
     return [
-        Said("did", said_call(" ".join(re.split(r"[_\W]+|(?<=[a-z])(?=[A-Z])", h[1])).lower(), h[2]))
-        if h[0] == "did"
-        else Said(h[0], h[1])
+        Said("did", said_call(" ".join(split_name(h[1])), h[2])) if h[0] == "did" else Said(h[0], h[1])
         for h in case.get("h", [])
     ]
 
@@ -194,10 +191,12 @@ def mapped(case: dict[str, Any], change: Any) -> dict[str, Any]:
 
 
 def plain(text: str) -> str:
+    """Typed in a hurry: no capitals, commas, apostrophes or final marks."""
     return text.replace(",", "").replace("'", "").rstrip(".!?").lower()
 
 
 def with_slip(case: dict[str, Any], rng: random.Random) -> dict[str, Any]:
+    """One word with two letters swapped, one lost or one twice."""
     words = re.findall(r"[a-z]{5,}", case["m"])
     if not words:
         return case
@@ -353,13 +352,13 @@ def main() -> None:
     rng = random.Random(SEED)  # noqa: S311 - nothing secret
     tools_out: list[dict[str, Any]] = []
     texts: list[dict[str, Any]] = []
-    bad = 0
+    lost = 0
     counts: dict[str, int] = {}
-    written = [(d.name, {"tools": d.tools}, d.cases) for d in annotated_domains()]
+    written = [(d.name, common_domain(d), d.cases) for d in annotated_domains()]
     given = [(*x, i % VALIDATION_SHARE == 3) for i, x in enumerate(written)]
     given += [(*x, False) for x in of_evaluation(FOLDER.parent)]
-    for number, (name, domain, cases, validation) in enumerate(given):
-        tools = {t.name: t for t in tools_of(domain)}
+    for number, (_, domain, cases, validation) in enumerate(given):
+        tools = {t.name: t for t in make_tools(domain["tools"])}
         encoded = {n: encoder.tool(t) for n, t in tools.items()}
         base = len(tools_out)
         index = {n: base + i for i, n in enumerate(tools)}
@@ -370,10 +369,10 @@ def main() -> None:
             try:
                 text = encoder.text(history(case), case["m"])
                 labels = label(case, text, tools, encoded)
-            except (KeyError, IndexError, ValueError) as error:
-                bad += 1
-                if bad < 10:
-                    print(f"{name}: {case['m']!r}: {error!r}", file=sys.stderr)
+            except LostQuotationError:
+                if case in cases:
+                    raise
+                lost += 1  # a variant's words were cut off; there are others
                 continue
             counts[case["k"]] = counts.get(case["k"], 0) + 1
             texts.append(
@@ -388,7 +387,7 @@ def main() -> None:
             )  # fmt: skip
     with lzma.open(options.out, "wb", preset=4) as file:
         pickle.dump({"tools": tools_out, "texts": texts}, file)
-    print(f"{len(texts)} texts, {len(tools_out)} tools, {bad} unusable; {counts}")
+    print(f"{len(texts)} texts, {len(tools_out)} tools, {lost} variants without their words; {counts}")
 
 
 if __name__ == "__main__":

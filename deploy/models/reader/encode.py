@@ -1,7 +1,7 @@
 """Cases to token ids with labels: what the reader is trained on.
 
 A pair is a text (history and message) and one tool. The text's tokens are labelled with which of them ask for a call
-of that tool, under which condition, and which express which parameter or option; see ``model.py`` for the heads.
+of that tool, under which condition, and which express which parameter or option; ``train.py`` has the heads.
 The input format is ``pairs.py``'s.
 """
 
@@ -15,14 +15,19 @@ from typing import Any
 import numpy as np
 from pairs import ASKED_BEGIN, ASKED_INSIDE, CHECK, CONDITION, TAGS, EncodedText, EncodedTool
 
-from fermata.agents.planner.tools import Tool, make_tools
+from fermata.agents.planner.tools import Tool
 
 NONE, CALL, MENTION, EITHER = range(4)
 
 
 @dataclass
 class Labels:
-    """Labels of one text for one tool: class, tags (tokens, TAGS), and marker index -> token indices."""
+    """Labels of one text for one tool.
+
+    ``kind`` is NONE, CALL, MENTION or EITHER; ``tags`` (tokens, TAGS) says what each token is for the tool; ``spans`` holds
+    marker index -> the tokens that express it, ``present`` the markers that the text gives, and ``unknown`` those of them
+    whose words are not on record.
+    """
 
     kind: int = NONE
     tags: np.ndarray = field(default_factory=lambda: np.zeros((0, TAGS), np.uint8))
@@ -31,29 +36,19 @@ class Labels:
     unknown: set[int] = field(default_factory=set)
 
 
-def tools_of(domain: Mapping[str, Any]) -> tuple[Tool, ...]:
-    """The tools of a training domain, as the planner reads them."""
-    return make_tools(
-        [
-            {
-                "name": t["name"],
-                "description": t["description"],
-                "effect": t["effect"],
-                "parameters": {
-                    "type": "object",
-                    "properties": t["params"],
-                    "required": t.get("required", []),
-                },
-            }
-            for t in domain["tools"]
-        ]
-    )
+class LostQuotationError(ValueError):
+    """Words that a case quotes do not stand in its message: a variant has changed one and not the other."""
 
 
 def label(
     case: Mapping[str, Any], text: EncodedText, tools: Mapping[str, Tool], encoded: Mapping[str, EncodedTool]
 ) -> dict[str, Labels]:
-    """Labels of `text` for each tool that the case speaks of; all other tools have none."""
+    """Labels of `text` for each tool that the case speaks of; all other tools have none.
+
+    :param tools: the domain's tools by name.
+    :param encoded: the same ones as tokens.
+    :raises LostQuotationError: the case quotes words that its message does not have.
+    """
     out: dict[str, Labels] = {}
 
     def of(name: str) -> Labels:
@@ -118,7 +113,7 @@ def _label_args(
 
 
 def _key(value: Any) -> str:
-    return {True: "yes", False: "no"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+    return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def _spellings(value: Any) -> Iterator[str]:
@@ -140,5 +135,7 @@ def _find(message: str, words: str, taken: list[tuple[int, int]]) -> tuple[int, 
     """Where `words` stand in the message: the first place that is not taken, at word borders if there is one."""
     places = [m.span() for m in re.finditer(rf"(?<!\w){re.escape(words)}(?!\w)", message)]
     places += [m.span() for m in re.finditer(re.escape(words), message)]
+    if not places:
+        raise LostQuotationError(f"{words!r} does not stand in {message!r}")
     free = [p for p in places if p not in taken]
     return (free or places)[0]

@@ -1,6 +1,6 @@
 """Train the reader: MiniLM, fine-tuned to read a message with one tool at a time. Runs on one GPU in minutes.
 
-    python deploy/models/reader/train.py reader.pickle init.npz OUT
+    python deploy/models/reader/train.py reader.pickle.xz init.npz OUT
 
 Design note. Chosen: a cross-encoder (text and tool in one sequence), since "no" and "don't" change what a tool's name
 means; one pass gives a class for the tool, a tag for each word, and how much each word expresses each parameter and
@@ -16,6 +16,7 @@ import pickle
 import random
 import time
 from collections import defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -27,10 +28,13 @@ LAYERS, HEADS, WIDTH, INNER, POSITIONS = 6, 12, 384, 1536, 384
 KEY_WIDTH, CLASSES, TAGS = 128, 4, 4
 CLS, SEP, MASK = 101, 102, 103
 LAST_MARKER = 99
-FIRST_MARKER, REQUIRED, OPTIONAL, OPTION, READS, ACTS = 1, 5, 6, 7, 8, 9
+REQUIRED, OPTIONAL, OPTION = 5, 6, 7
+"""Markers, as in ``pairs.py``, which needs more than torch and numpy."""
 
 
 class Layer(nn.Module):
+    """A layer of BERT: attention and a feed-forward part, each added and normalised."""
+
     def __init__(self, drop: float) -> None:
         super().__init__()
         self.qkv = nn.Linear(WIDTH, 3 * WIDTH)
@@ -50,6 +54,12 @@ class Layer(nn.Module):
 
 
 class Reader(nn.Module):
+    """MiniLM with the reader's heads.
+
+    (ids, segments), int64 (batch, tokens), to logits: ``kind`` (batch, CLASSES), ``tags`` (batch, tokens, TAGS), ``present``
+    (batch, tokens), and ``query`` and ``key`` (batch, tokens, KEY_WIDTH), which ``match_logits`` compares.
+    """
+
     def __init__(self, drop: float = 0.15) -> None:
         super().__init__()
         self.token = nn.Embedding(30522, WIDTH)
@@ -83,6 +93,7 @@ def _mean(x: Tensor, weight: Tensor) -> Tensor:
 
 
 def initialise(model: Reader, path: Path) -> None:
+    """Load the published weights of ``init.py``; the heads stay random."""
     w = {k: torch.from_numpy(v.astype(np.float32)) for k, v in np.load(path).items()}
     table = w["token.q8"] * w["token.scale"]
     state = {"token.weight": table, "position.weight": w["position"][:POSITIONS], "segment.weight": w["segment"],
@@ -108,6 +119,7 @@ class Pairs:
             self.by_domain[tool["domain"]].append(i)
 
     def epoch(self, negatives: int) -> list[tuple[dict, int]]:
+        """Each text with the tools that it speaks of, and with some of those that it doesn't."""
         out = []
         for text in self.texts:
             own = list(text["labels"])
@@ -116,21 +128,22 @@ class Pairs:
             chosen = own + others[:negatives]
             if self.rng.random() < 0.3:
                 chosen.append(self.rng.randrange(len(self.tools)))
-            out.extend(
-                (text, t)
-                for t in chosen
-                if t in text["labels"] or self.tools[t]["domain"] != text["domain"] or t in others
-            )
+            out.extend((text, t) for t in chosen)
         self.rng.shuffle(out)
         return out
 
     def all_of(self, texts: list[dict]) -> list[tuple[dict, int]]:
+        """Each text with every tool of its domain."""
         return [(x, t) for x in texts for t in self.by_domain[x["domain"]]]
 
 
 def batch(
     pairs: list[tuple[dict, int]], tools: list[dict], device: str, augment: random.Random | None = None
 ) -> dict[str, Tensor]:
+    """Pairs as padded tensors: ids and segments, and each label with the mask of where it counts.
+
+    :param augment: draws which tokens are hidden; none are without it.
+    """
     rows = []
     for text, tool in pairs:
         ids = [CLS, *text["ids"], SEP]
@@ -166,13 +179,11 @@ def batch(
         markers_of.append(at)
         most = max(most, len(at))
     marker_index = np.zeros((b, most), np.int64)
-    marker_valid = np.zeros((b, most), np.float32)
     match = np.zeros((b, most, length), np.float32)
     match_mask = np.zeros((b, most, length), np.float32)
     for i, ((text, tool), (ids, _)) in enumerate(zip(pairs, rows, strict=True)):
         at = markers_of[i]
         marker_index[i, : len(at)] = at
-        marker_valid[i, : len(at)] = 1
         label = text["labels"].get(tool)
         calls = label is not None and label[0] == 1
         match_mask[i, : len(at), 1 : len(ids) - 1] = 1.0 if calls else 0.15
@@ -213,9 +224,9 @@ def match_logits(query: Tensor, key: Tensor, marker: Tensor) -> Tensor:
 
 
 def losses(model: Reader, x: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
+    """The weighted sum of the heads' losses, and each of them."""
     kind, tags, present, query, key = model(x["ids"], x["segments"])
-    weight = torch.tensor([1.0, 1.0, 1.0, 1.0], device=kind.device)
-    k = F.cross_entropy(kind.float(), x["kind"], weight=weight, label_smoothing=0.02)
+    k = F.cross_entropy(kind.float(), x["kind"], label_smoothing=0.02)
     t = F.binary_cross_entropy_with_logits(
         tags.float(),
         x["tags"],
@@ -286,7 +297,6 @@ def evaluate(model: Reader, pairs: Pairs, device: str) -> dict[str, float]:
         max(calls[id(x)], key=calls[id(x)].get) == next(t for t, said in x["labels"].items() if said[0] == 1)
         for x in one
     )
-    right["best"] = [best, len(one)]
     model.train()
     out = {
         "best": best / max(1, len(one)),
@@ -331,8 +341,6 @@ def main() -> None:
         optimiser, lambda s: min(1.0, (s + 1) / (0.06 * total)) * max(0.02, 1 - s / total)
     )
     began = time.monotonic()
-    from concurrent.futures import ThreadPoolExecutor
-
     pool = ThreadPoolExecutor(1)
     print(
         f"{len(pairs.texts)} texts, {len(pairs.validation)} for validation, {steps_per_epoch} steps an epoch on {device}",

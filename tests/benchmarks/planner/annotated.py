@@ -1,4 +1,4 @@
-"""The annotated development set: which words ask for which call, over many domains and by several authors.
+"""The annotated development set: which words ask for which call, over many domains.
 
 ``annotated/domains/*.json`` with ``annotated/cases/*.jsonl``, and ``annotated/short/*.txt`` in the notation of
 ``notation.py``. FORMAT.md says what a case holds. Here they become domains and cases of the common format, so that

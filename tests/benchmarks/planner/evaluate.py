@@ -1,6 +1,7 @@
 """Play the planner's evaluation cases and print the figures.
 
-Run: ``python tests/benchmarks/planner/evaluate.py [--set dev|dev2|annotated|heldout] [--json] [--failures]``. The format of the data
+Run: ``python tests/benchmarks/planner/evaluate.py [--set dev|dev2|annotated|heldout] [--domains A,B] [--json]
+[--failures]``. The format of the data
 and the rules of comparison are in FORMAT.md beside this file. ``--failures`` prints cases and is refused for the held-out
 set: what one has seen, one tunes on.
 """
@@ -356,7 +357,13 @@ def main() -> int:
     from fermata.agents.planner import PlannerChatModel
 
     only = set(filter(None, options.domains.split(",")))
-    cases = [c for c in load_cases(options.set) if not only or c["domain"] in only]
+    cases = load_cases(options.set)
+    known = {c["domain"] for c in cases}
+    if only - known:
+        parser.error(
+            f"no domain {', '.join(sorted(only - known))}; {options.set} has {', '.join(sorted(known))}"
+        )
+    cases = [c for c in cases if not only or c["domain"] in only]
     total, domains, categories = measure(cases, PlannerChatModel())
     if options.json:
         print(

@@ -275,9 +275,8 @@ def _parse(said: str) -> tuple[str, list[_Group], str, list[tuple[str, str | Non
                 raise NotationError(f"not an argument: {said[i : i + 30]!r}")
             target = open_groups[-1].args if open_groups else loose
             target.append((m[1], m[2], m[3]))
-            if (
-                open_groups or m[2] is None or m[3] not in "".join(out)
-            ):  # words that stand there already are not said again
+            stands_there = not open_groups and m[2] is not None and m[3] in "".join(out)
+            if not stands_there:
                 put(m[3])
             i = m.end()
         elif c == "{":
