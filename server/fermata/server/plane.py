@@ -27,6 +27,8 @@ from fermata.v1 import run_pb2
 CLAIM_AGAIN_SECONDS = 1.0
 """How long to wait after the store has failed to hand out work."""
 
+OpenDatabase = Callable[[Path, Clock, Callable[[Publication], None]], Database]
+
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
@@ -61,10 +63,19 @@ class ControlPlane:
 
         :raises DomainError: DATA_NOT_WRITABLE, DATA_TOO_NEW.
         """
-        plane = cls(clock or SystemClock())
         path = data / "fermata.db"
         await asyncio.to_thread(migrate, path)
-        plane.database = Database(path, plane.clock, plane._published)
+        return await cls.over(path, clock or SystemClock(), Database)
+
+    @classmethod
+    async def over(cls, path: Path, clock: Clock, database: OpenDatabase) -> ControlPlane:
+        """Open over the store in the file ``path``, which is up to date.
+
+        :param database: makes what keeps it.
+        :raises DomainError: STORE_UNAVAILABLE.
+        """
+        plane = cls(clock)
+        plane.database = database(path, clock, plane._published)
         plane.hub = Hub(await plane.read(_last_event))
         return plane
 

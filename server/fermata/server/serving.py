@@ -96,16 +96,14 @@ class Server:
             await plane.read(callers.load)
             server = grpc.aio.server(options=_OPTIONS)
             chroma = ChromaStore(settings.chroma_address)
-            _add_services(server, plane, callers, chroma)
+            add_services(server, plane, callers, chroma)
             address = _listen(server, settings)
             await server.start()
         except BaseException:
             await plane.close()
             raise
         _write_client_file(settings, address)
-        plane.spawn(sweep_workers(plane), "sweep workers")
-        plane.spawn(sweep_approvals(plane), "sweep approvals")
-        plane.spawn(sweep_requests(plane), "sweep requests")
+        start_sweeps(plane)
         log.info("serving on %s", address)
         return cls(plane, server, chroma, address)
 
@@ -120,9 +118,17 @@ class Server:
         await self.plane.close()
 
 
-def _add_services(
+def start_sweeps(plane: ControlPlane) -> None:
+    """Begin what time brings; it goes on until the plane is closed."""
+    plane.spawn(sweep_workers(plane), "sweep workers")
+    plane.spawn(sweep_approvals(plane), "sweep approvals")
+    plane.spawn(sweep_requests(plane), "sweep requests")
+
+
+def add_services(
     server: grpc.aio.Server, plane: ControlPlane, callers: Callers, chroma: ChromaStore
 ) -> None:
+    """Let a gRPC server answer for the control plane."""
     collections = CollectionService(plane, callers, chroma)
     run_pb2_grpc.add_RunServiceServicer_to_server(RunService(plane, callers), server)
     thread_pb2_grpc.add_ThreadServiceServicer_to_server(ThreadService(plane, callers), server)

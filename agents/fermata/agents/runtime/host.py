@@ -15,6 +15,7 @@ import logging
 import os
 import socket
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import uvloop
@@ -52,21 +53,30 @@ GC_THRESHOLDS = (20_000, 50, 1_000)
 """Fewer collections: a run makes many short-lived objects."""
 
 
+Connect = Callable[[Callable[[worker_pb2.ServerMessage], None], Callable[[], None]], Wire]
+
+
 class Host:
     """The runs of this process.
 
-    :param sock: the host's end of the socket to its worker.
+    :param connect: opens the wire to its worker, given what takes messages and what is told of the end.
     :param graph: the compiled graph of the revision.
     """
 
-    def __init__(self, sock: socket.socket, graph: Pregel[Any, Any, Any, Any]) -> None:
+    def __init__(self, connect: Connect, graph: Pregel[Any, Any, Any, Any]) -> None:
         self._graph = graph
         self._loop = asyncio.get_running_loop()
         self._executions: dict[str, tuple[ActiveRun, Execution, asyncio.Task[None]]] = {}
         self._runs: dict[str, ActiveRun] = {}
         self._over: asyncio.Future[int] = self._loop.create_future()
         self._shared = True
-        self._wire = Wire(FrameSocket(sock, worker_pb2.ServerMessage), self._on_message, self._on_closed)
+        self._wire = connect(self._on_message, self._on_closed)
+
+    @classmethod
+    def over(cls, sock: socket.socket, graph: Pregel[Any, Any, Any, Any]) -> Host:
+        """A host at its end of the socket to its worker."""
+        frames = FrameSocket(sock, worker_pb2.ServerMessage)
+        return cls(lambda *taking: Wire(frames, *taking), graph)
 
     async def serve(self) -> int:
         """Serve until the worker is gone, or the host's only run is over.
@@ -199,7 +209,7 @@ def run_host(sock: socket.socket, graph: Pregel[Any, Any, Any, Any]) -> int:
 
     async def main() -> int:
         asyncio.get_running_loop().set_default_executor(TrackedExecutor(gate.follow_threads))
-        return await Host(sock, graph).serve()
+        return await Host.over(sock, graph).serve()
 
     # Made here, in a process that is done with forking: a sixth less CPU for a run than asyncio's own.
     loop = uvloop.new_event_loop()

@@ -81,13 +81,19 @@ class Wire:
 
     def _read(self) -> None:
         while (message := self._frames.receive()) is not None:
-            if message.WhichOneof("body") == "host_reply":
-                with self._lock:
-                    answer = self._open.pop(message.host_reply.id, None)
-                if answer is not None and answer.set_running_or_notify_cancel():
-                    answer.set_result(message.host_reply)
-            else:
-                self._on_message(message)
+            self._take(message)
+        self._end()
+
+    def _take(self, message: worker_pb2.ServerMessage) -> None:
+        if message.WhichOneof("body") == "host_reply":
+            with self._lock:
+                answer = self._open.pop(message.host_reply.id, None)
+            if answer is not None and answer.set_running_or_notify_cancel():
+                answer.set_result(message.host_reply)
+        else:
+            self._on_message(message)
+
+    def _end(self) -> None:
         with self._lock:
             self._closed = True
             orphans, self._open = self._open, {}

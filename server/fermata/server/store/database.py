@@ -82,8 +82,7 @@ class Database:
         self._wake = threading.Condition()
         self._closing = False
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._write_loop, name="store-write", daemon=True)
-        self._thread.start()
+        self._start_writing()
 
     async def write(self, operation: Callable[[Transaction], T], *, urgent: bool = False) -> T:
         """Run ``operation`` in a transaction and return its result once that is on disk.
@@ -113,7 +112,7 @@ class Database:
                     kind=ErrorKind.RESOURCE_EXHAUSTED,
                 )
             (self._urgent if urgent else self._queued).append(item)
-            self._wake.notify()
+            self._wake_writer()
         return future
 
     async def read(self, operation: Callable[[Connection], T]) -> T:
@@ -141,7 +140,7 @@ class Database:
         """Finish what is queued and let go of the file."""
         with self._wake:
             self._closing = True
-            self._wake.notify()
+            self._wake_writer()
         await asyncio.to_thread(self._thread.join)
         self._readers.shutdown()
         self._writer_engine.dispose()
@@ -156,6 +155,16 @@ class Database:
                 reason="STORE_UNAVAILABLE",
                 kind=ErrorKind.UNAVAILABLE,
             ) from error
+
+    # What drives the writer: a thread of its own here, the loop's turn where a simulation owns time.
+
+    def _start_writing(self) -> None:
+        self._thread = threading.Thread(target=self._write_loop, name="store-write", daemon=True)
+        self._thread.start()
+
+    def _wake_writer(self) -> None:
+        """Called with the lock held when there is something to write, or nothing ever again."""
+        self._wake.notify()
 
     def _write_loop(self) -> None:
         with self._writer as connection:
