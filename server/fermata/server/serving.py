@@ -125,9 +125,7 @@ def start_sweeps(plane: ControlPlane) -> None:
     plane.spawn(sweep_requests(plane), "sweep requests")
 
 
-def add_services(
-    server: grpc.aio.Server, plane: ControlPlane, callers: Callers, chroma: ChromaStore
-) -> None:
+def add_services(server: grpc.aio.Server, plane: ControlPlane, callers: Callers, chroma: ChromaStore) -> None:
     """Let a gRPC server answer for the control plane."""
     collections = CollectionService(plane, callers, chroma)
     run_pb2_grpc.add_RunServiceServicer_to_server(RunService(plane, callers), server)

@@ -49,6 +49,11 @@ class Room:
         if self.left is not None:
             self.left -= 1
 
+    def given_back(self, worker: str, run: str) -> None:
+        self.granted.remove(run)
+        if self.left is not None:
+            self.left += 1
+
 
 class World:
     """Operations on one store, each a transaction of its own. ``sent`` holds what workers were told."""
@@ -68,8 +73,13 @@ class World:
     def tx(self, operation: Callable[[Transaction], T]) -> T:
         """Run an operation; what it raises undoes it, and it has then told nobody anything."""
         publication = Publication()
-        with self._connection.begin():
-            result = operation(Transaction(self._connection, self.now, publication))
+        try:
+            with self._connection.begin():
+                result = operation(Transaction(self._connection, self.now, publication))
+        except BaseException:
+            for undo in publication.undo:
+                undo()
+            raise
         self.sent += publication.to_workers
         self.published += [entry.event for entry in publication.events]
         self.work_available |= publication.work_available

@@ -43,7 +43,32 @@ def test_a_decision_that_was_made_during_the_break_reaches_the_host(world: Any) 
     world.decide(approval)
     assert world.come_back("w1", world.lease(run)) == ["resume"]
     assert world.gate(run).verdict == PROCEED
-    assert world.come_back("w1", world.lease(run)) == []
+
+
+def test_a_decision_is_not_hidden_from_the_host_by_one_that_came_after_it(world: Any) -> None:
+    world.agent()
+    run = world.started()
+    assert world.gate(run).verdict == ASK
+    assert world.gate(run, step="s2").verdict == ASK
+    world.park(run, "s1", "s2")
+    first, second = world.pending(run)
+    world.decide(first)
+    told = world.sent[-1]
+    world.decide(second)
+    world.sent.clear()
+    held = world.lease(run)
+    world.tx(lambda tx: reconnection.catch_up(tx, world.leases, "w1", [held]))
+    # By its number a host that has had it leaves the repeat alone.
+    assert world.sent == [told]
+
+
+def test_a_new_lease_takes_what_was_decided_with_it_and_is_told_nothing_again(world: Any) -> None:
+    run, approval = _parked(world)
+    world.decide(approval)
+    world.lose("w1", dead=True)
+    world.room.worker = "w2"
+    assert world.claim() == 1
+    assert world.come_back("w2", world.lease(run)) == []
 
 
 def test_a_host_that_was_told_twice_to_go_on_parks_twice(world: Any) -> None:

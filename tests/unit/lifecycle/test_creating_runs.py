@@ -115,3 +115,18 @@ def test_runs_are_leased_oldest_first_as_long_as_there_is_room(world: Any) -> No
     world.room.worker, world.room.left = "w1", 3
     assert world.claim() == 3
     assert [world.state(run) for run in runs] == ["RUNNING"] * 3 + ["QUEUED"]
+
+
+def test_a_run_that_could_not_be_written_takes_no_room(world: Any) -> None:
+    world.agent()
+    world.room.worker, world.room.left = "w1", 1
+    wanted = NewRun("default", "operator", "", "{}", "ann", "")
+
+    def fails_after_the_grant(transaction: Any) -> None:
+        create_run(transaction, world.leases, wanted)
+        raise OSError("the disk is full")
+
+    with pytest.raises(OSError, match="full"):
+        world.tx(fails_after_the_grant)
+    assert world.room.left == 1
+    assert world.state(world.create()) == "RUNNING"

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from fermata.server.errors import DomainError
-from fermata.v1 import latch_pb2, worker_pb2
+from fermata.server.ledger import steps
+from fermata.server.store import schema
+from fermata.v1 import approval_pb2, latch_pb2, worker_pb2
 
 PROCEED = worker_pb2.GATE_VERDICT_PROCEED
 ASK = worker_pb2.GATE_VERDICT_ASK
@@ -70,6 +73,19 @@ def test_a_killed_effect_is_reported_as_killed(world: Any) -> None:
     world.stop_report(run, killed=True)
     assert _status(world.latch_message(latch)) == ["KILLED"]
     assert world.latch_state(latch) == "SETTLED"
+
+
+def test_a_person_is_asked_what_became_of_an_effect_that_a_halt_has_killed(world: Any) -> None:
+    run = _working(world)
+    world.latch("HALT", "run", run)
+    world.stop_report(run, killed=True)
+    (asked,) = world.pending(run)
+    row = world.approval(asked)
+    assert approval_pb2.ApprovalKind.Name(row.kind) == "APPROVAL_KIND_RECOVERY"
+    assert world.state(run) == "HALTED"
+    world.decide(asked, "IT_HAPPENED", value='"it did"')
+    (step,) = world.tx(lambda tx: tx.execute(select(schema.steps)).fetchall())
+    assert step.outcome == steps.CONFIRMED
 
 
 def test_an_effect_that_finishes_under_a_halt_is_on_record_as_finished(world: Any) -> None:

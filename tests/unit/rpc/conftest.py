@@ -140,6 +140,14 @@ class FakeWorker:
         self._call.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
+    async def ended(self) -> None:
+        """Returns when the server has ended the stream."""
+        await self._task
+
+    def kinds_received(self) -> list[str]:
+        """What has come and was not taken yet."""
+        return [str(message.WhichOneof("body")) for message in self.received._queue]  # type: ignore[attr-defined]
+
     async def send(self, *messages: worker_pb2.WorkerMessage) -> None:
         await self._call.write(worker_pb2.ConnectRequest(messages=messages))
 

@@ -10,9 +10,12 @@ from sqlalchemy import text
 
 from fermata.server import plane as plane_module
 from fermata.server.dispatch import sweeper
+from fermata.server.dispatch.channel import Channel
 from fermata.server.errors import DomainError, ErrorKind
 from fermata.server.lifecycle import decisions
-from fermata.v1 import run_pb2
+from fermata.server.plane import ControlPlane
+from fermata.server.store.database import StoreTroubleError
+from fermata.v1 import run_pb2, worker_pb2
 
 
 class Failing:
@@ -61,3 +64,37 @@ async def test_a_read_that_the_disk_fails_says_that_the_store_is_unavailable(ser
     with pytest.raises(DomainError) as refused:
         await server.plane.read(lambda connection: connection.execute(text("SELECT 1 FROM gone")))
     assert refused.value.reason == "STORE_UNAVAILABLE"
+
+
+async def test_a_worker_is_not_refused_for_want_of_a_disk_but_comes_again(
+    server: Any, admin: Any, worker: Any, worker_caller: Any, agent: str
+) -> None:
+    run = await admin.call(
+        "RunService.CreateRun", run_pb2.CreateRunRequest(parent="tenants/default", agent=agent, text="go")
+    )
+    lease = (await worker.next("assign")).lease
+    await _fail_once(server.plane)
+    finish = worker_pb2.Finish(answer="done")
+    await worker.send(worker_pb2.WorkerMessage(host=worker_pb2.HostMessage(lease=lease, id=1, finish=finish)))
+    await asyncio.wait_for(worker.ended(), 5)
+    assert "host_reply" not in worker.kinds_received()
+    await worker.connect(worker_caller, [lease])
+    assert not (await worker.ask(lease, 1, finish=finish)).HasField("error")
+    ended = await admin.call("RunService.GetRun", run_pb2.GetRunRequest(name=run.name))
+    assert ended.state == run_pb2.RUN_STATE_SUCCEEDED
+
+
+async def test_what_a_worker_said_before_a_fault_is_not_written_after_it(server: Any) -> None:
+    done: list[str] = []
+    channel = Channel(server.plane, None)  # type: ignore[arg-type]
+    await channel._submit(lambda _: done.append("before"), urgent=False)
+    await _fail_once(server.plane)
+    with pytest.raises(StoreTroubleError):
+        await channel._submit(lambda _: done.append("after"), urgent=False)
+    assert done == ["before"]
+
+
+async def _fail_once(plane: ControlPlane) -> None:
+    """Let the disk fail one batch."""
+    with pytest.raises(StoreTroubleError):
+        await plane.write(lambda tx: tx.execute(text("SELECT 1 FROM gone")))

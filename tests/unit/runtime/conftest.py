@@ -265,7 +265,9 @@ async def host_of(ledger: Ledger) -> AsyncIterator[Callable[[Any], Any]]:
         worker = FakeWorker(ledger, stream)
         workers.append(worker)
         serving = (
-            asyncio.to_thread(run_host, theirs, compiled) if own_thread else Host.over(theirs, compiled).serve()
+            asyncio.to_thread(run_host, theirs, compiled)
+            if own_thread
+            else Host.over(theirs, compiled).serve()
         )
         tasks.append(asyncio.create_task(serving))
         await worker.ready.wait()

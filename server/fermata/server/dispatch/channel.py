@@ -7,7 +7,7 @@ import functools
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from sqlalchemy.dialects.sqlite import insert
 
@@ -20,10 +20,11 @@ from fermata.server.names import Name, parse
 from fermata.server.plane import ControlPlane
 from fermata.server.runs.record import open_run
 from fermata.server.store import schema
-from fermata.server.store.database import Transaction
+from fermata.server.store.database import StoreTroubleError, Transaction
 from fermata.server.threads import checkpoints
 from fermata.v1 import collection_pb2, run_pb2, worker_pb2
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 HEARTBEAT_SECONDS = 2.0
@@ -51,7 +52,12 @@ class Frames(Protocol):
 
 
 class Channel:
-    """Speaks with one worker until its stream ends."""
+    """Speaks with one worker until its stream ends.
+
+    What the store can't take now is not refused: a host would take that for an answer, and its run would fail for want of a disk.
+    The stream ends instead, nothing that follows is taken, and the worker, which comes back by itself, says all of it again in
+    its old order.
+    """
 
     def __init__(self, plane: ControlPlane, search: Search) -> None:
         self._plane = plane
@@ -59,6 +65,8 @@ class Channel:
         self._slow: Counter[str] = Counter()
         self._unwritten_bytes = 0
         self._written_some = asyncio.Event()
+        self._faults = plane.database.faults
+        self._given_up = False
         self._worker: ConnectedWorker
 
     async def serve(self, frames: Frames) -> AsyncIterator[worker_pb2.ConnectResponse]:
@@ -73,6 +81,9 @@ class Channel:
         hello = first.messages[0].hello
         now = self._plane.clock.monotonic()
         self._worker = ConnectedWorker(hello.worker, hello.node, hello.pid, hello.capacity, now)
+        if hello.worker in self._plane.silent_since:
+            # It is not silent, even where we can't write down that it is here.
+            self._plane.silent_since[hello.worker] = now
         granted = await self._plane.write(lambda tx: _register(tx, hello), urgent=True)
         welcome = worker_pb2.Welcome(
             heartbeat_seconds=HEARTBEAT_SECONDS,
@@ -138,6 +149,8 @@ class Channel:
 
     def _take(self, message: worker_pb2.WorkerMessage) -> None:
         """Start what one message asks for. Messages that write are queued here and now, so that their order is kept."""
+        if self._given_up:
+            return
         match message.WhichOneof("body"):
             case "host":
                 self._take_host(message.host)
@@ -172,14 +185,11 @@ class Channel:
         if slow:
             self._slow[run] += 1
         try:
-            future = self._plane.database.submit(
-                lambda tx: boundaries.receive(tx, self._plane.keeper, self._worker.id, host),
-                urgent=not slow,
+            future = self._submit(
+                lambda tx: boundaries.receive(tx, self._plane.keeper, self._worker.id, host), urgent=not slow
             )
-        except DomainError as error:
-            if slow:
-                self._leave_slow_lane(run)
-            self._reply(host, _refusal(host, error))
+        except StoreTroubleError as error:
+            self._give_up(error)
             return
         self._unwritten_bytes += size
         future.add_done_callback(functools.partial(self._written, host, size, slow))
@@ -203,7 +213,28 @@ class Channel:
             return
         self._fail(host, error)
 
+    def _submit(self, operation: Callable[[Transaction], T], *, urgent: bool) -> asyncio.Future[T]:
+        """Queue an operation behind those before it: once one of them could not be written, none after it is."""
+
+        def in_order(transaction: Transaction) -> T:
+            if self._plane.database.faults != self._faults:
+                raise StoreTroubleError("What was to be written before it could not be written.")
+            return operation(transaction)
+
+        return self._plane.database.submit(in_order, urgent=urgent)
+
+    def _give_up(self, trouble: StoreTroubleError) -> None:
+        """End the stream, so that the worker says again what the store could not take."""
+        if not self._given_up:
+            log.warning("the stream of %s ends: %s", self._worker.id, trouble.message)
+        self._given_up = True
+        self._worker.closed = True
+        self._worker.wake.set()
+
     def _fail(self, host: worker_pb2.HostMessage, error: BaseException) -> None:
+        if isinstance(error, StoreTroubleError):
+            self._give_up(error)
+            return
         if not isinstance(error, DomainError):
             log.error("a message of %s failed", host.lease.run, exc_info=error)
         self._reply(host, _refusal(host, error))
@@ -219,15 +250,24 @@ class Channel:
 
     def _write(self, operation: Callable[[Transaction], None], run: str = "") -> None:
         """Queue what a worker says by itself; about ``run`` behind all that the run's host has said before."""
-        database = self._plane.database
         try:
-            future = database.submit(operation, urgent=not self._slow[run])
-        except DomainError:
-            if not self._slow[run]:
-                raise
-            # Too much waits for the disk; a halt settles all the same.
-            future = database.submit(operation, urgent=True)
-        future.add_done_callback(_log_failure)
+            try:
+                future = self._submit(operation, urgent=not self._slow[run])
+            except StoreTroubleError:
+                # Too much waits for the disk; a halt settles all the same.
+                future = self._submit(operation, urgent=True)
+        except StoreTroubleError as error:
+            self._give_up(error)
+            return
+        future.add_done_callback(self._written_down)
+
+    def _written_down(self, future: asyncio.Future[None]) -> None:
+        if future.cancelled() or (error := future.exception()) is None:
+            return
+        if isinstance(error, StoreTroubleError):
+            self._give_up(error)
+        else:
+            log.error("a message of a worker failed", exc_info=error)
 
     def _host_ended(
         self, lease: worker_pb2.Lease, ended: worker_pb2.HostEnded, transaction: Transaction
@@ -319,8 +359,3 @@ def _refusal(host: worker_pb2.HostMessage, error: BaseException) -> worker_pb2.H
     if isinstance(error, DomainError):
         refused = run_pb2.RunError(reason=error.reason, message=str(error))
     return worker_pb2.HostReply(lease=host.lease, id=host.id, error=refused)
-
-
-def _log_failure(future: asyncio.Future[None]) -> None:
-    if not future.cancelled() and (error := future.exception()) is not None:
-        log.error("a message of a worker failed", exc_info=error)

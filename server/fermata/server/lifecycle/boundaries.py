@@ -11,7 +11,6 @@ from fermata.server.errors import precondition
 from fermata.server.latches import records as latch_records
 from fermata.server.ledger import models, steps
 from fermata.server.ledger.gate import GateKeeper
-from fermata.server.ledger.recovery import ask_about_doubts
 from fermata.server.lifecycle.ending import end
 from fermata.server.lifecycle.resumption import (
     TAKEN,
@@ -200,7 +199,6 @@ def _finish(transaction: Transaction, run: RunRecord, finish: worker_pb2.Finish)
         run.answer = finish.answer
         end(transaction, run, Move.SETTLE, run_pb2.EVENT_TYPE_HALTED, killed=False)
         return
-    ask_about_doubts(transaction, run)
     if finish.HasField("error"):
         run.error = json_format.MessageToJson(finish.error, indent=None)
         end(

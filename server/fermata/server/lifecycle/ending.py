@@ -1,4 +1,4 @@
-"""The end of a run: what it still asks is withdrawn, its thread is free, and latches learn that nothing of it can start."""
+"""The end of a run: what it still asks is withdrawn, what it leaves in doubt is asked about, its thread is free, and latches learn that nothing of it can start."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from sqlalchemy import and_, bindparam, delete, update
 
 from fermata.server.approvals import records as approvals
 from fermata.server.latches import records as latch_records
+from fermata.server.ledger.recovery import ask_about_doubts
 from fermata.server.runs.record import RunRecord
 from fermata.server.runs.transitions import Move
 from fermata.server.store import schema
@@ -35,9 +36,12 @@ def end(
 ) -> None:
     """Bring a run to its end by ``move`` and say so in its history; the last event is ``event``.
 
+    A person is asked about every effect of it that is still in doubt: nothing of the run will come back to it.
+
     :raises DomainError: RUN_STATE, where the run can't end so.
     """
     approvals.cancel_pending(transaction, run)
+    ask_about_doubts(transaction, run)
     run.move(move)
     run.emit(event, **data)
     mine = {"of_tenant": run.tenant, "of_run": run.id}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterable
 from typing import Any, Protocol
@@ -13,7 +14,6 @@ from fermata.server.agents.revisions import Revisions
 from fermata.server.latches import records as latch_records
 from fermata.server.latches.coverage import ActiveLatch, Subject, strictest
 from fermata.server.ledger import steps
-from fermata.server.ledger.recovery import ask_about_doubts
 from fermata.server.lifecycle.ending import end
 from fermata.server.lifecycle.resumption import build_resume
 from fermata.server.names import Name
@@ -50,6 +50,9 @@ class Capacity(Protocol):
     def taken(self, worker: str, run: str) -> None:
         """Count a run for a worker."""
 
+    def given_back(self, worker: str, run: str) -> None:
+        """Count it no more: what would have leased it was not written."""
+
 
 class Leases:
     """Grants leases inside transactions.
@@ -73,6 +76,7 @@ class Leases:
         run.worker = worker
         run.emit(run_pb2.EVENT_TYPE_LEASED, worker=worker, epoch=run.epoch)
         self._capacity.taken(worker, run.name)
+        transaction.publication.undo.append(functools.partial(self._capacity.given_back, worker, run.name))
         self.assign(transaction, run, restarted=restarted)
         return True
 
@@ -185,7 +189,6 @@ def lose_host(transaction: Transaction, tenant: str, run: str, reason: str, stde
                 "detail": stderr,
             }
         )
-        ask_about_doubts(transaction, record)
         end(
             transaction,
             record,

@@ -16,15 +16,13 @@ from fermata.server.latches import records as latch_records
 from fermata.server.latches.coverage import Subject, strictest
 from fermata.server.lifecycle.latching import tell
 from fermata.server.lifecycle.leases import Leases, lose_lease
-from fermata.server.lifecycle.resumption import build_resume
+from fermata.server.lifecycle.resumption import repeated_resume
 from fermata.server.names import Name
 from fermata.server.runs.record import RunRecord, last_event, open_run
 from fermata.server.runs.transitions import HALTING, RUNNING
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
 from fermata.v1 import run_pb2, worker_pb2
-
-_GOES_ON = (run_pb2.EVENT_TYPE_RESUMED, run_pb2.EVENT_TYPE_RELEASED)
 
 
 def catch_up(
@@ -54,9 +52,8 @@ def catch_up(
 def _go_on(transaction: Transaction, leases: Leases, run: RunRecord, *, has_it: bool) -> None:
     if not has_it:
         leases.assign(transaction, run, restarted=True)
-    elif last_event(transaction, run).get("type") in _GOES_ON:
-        resume = worker_pb2.ServerMessage(resume=build_resume(transaction, run))
-        transaction.publication.to_workers.append((run.worker, resume))
+    elif (resume := repeated_resume(transaction, run)) is not None:
+        transaction.publication.to_workers.append((run.worker, worker_pb2.ServerMessage(resume=resume)))
     subject = Subject(run.id, run.thread, run.agent)
     latch = strictest(latch_records.active(transaction, run.tenant), subject)
     if latch is not None:

@@ -13,7 +13,7 @@ from sqlalchemy import and_, update
 from fermata.server.approvals import records as approvals
 from fermata.server.latches import records as latch_records
 from fermata.server.latches.coverage import Subject, strictest
-from fermata.server.runs.record import RunRecord
+from fermata.server.runs.record import RunRecord, last_event
 from fermata.server.runs.transitions import AWAITING, Move
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
@@ -22,6 +22,8 @@ from fermata.v1 import approval_pb2, run_pb2, worker_pb2
 UNSENT, SENT, TAKEN = 0, 1, 2
 """How far an answer has come. What was sent to an interrupt and not taken is sent again to the next host; what was said about an
 effect in doubt wakes its run once, since the call that waited for it may have been another one."""
+
+_GOES_ON = (run_pb2.EVENT_TYPE_RESUMED, run_pb2.EVENT_TYPE_RELEASED)
 
 _MIDDLEWARE_DECISION = {
     approval_pb2.DECISION_APPROVE: "approve",
@@ -55,14 +57,29 @@ def go_on(transaction: Transaction, run: RunRecord) -> None:
 def build_resume(transaction: Transaction, run: RunRecord) -> worker_pb2.Resume:
     """What a host needs to go on: the answers to the graph's own interrupts that it has not had yet.
 
-    Decisions about gated calls are not among them: the gate reads those from the ledger. Built again while nothing else has happened
-    to the run, it has the same number.
+    Decisions about gated calls are not among them: the gate reads those from the ledger.
     """
     resume = worker_pb2.Resume(lease=worker_pb2.Lease(run=run.name, epoch=run.epoch), number=run.sequence)
     for interrupt, rows in _interrupts(approvals.of_run(transaction, run.tenant, run.id)).items():
         if _all_decided(rows) and rows[0].delivered != TAKEN:
             resume.answers.add(interrupt_id=interrupt, value=_answer(rows))
             _mark(transaction, [row.id for row in rows], run, SENT)
+    return resume
+
+
+def repeated_resume(transaction: Transaction, run: RunRecord) -> worker_pb2.Resume | None:
+    """The last resume of this lease as it was sent, for a host that may not have had it; None where there was none.
+
+    It has the number that it had, by which a host that had it leaves it alone; so what was decided since is not in it, and stays
+    to be told.
+    """
+    last = last_event(transaction, run, run_pb2.EVENT_TYPE_LEASED, *_GOES_ON)
+    if last.get("type") not in _GOES_ON:
+        return None
+    resume = worker_pb2.Resume(lease=worker_pb2.Lease(run=run.name, epoch=run.epoch), number=last["sequence"])
+    for interrupt, rows in _interrupts(approvals.of_run(transaction, run.tenant, run.id)).items():
+        if _all_decided(rows) and rows[0].delivered == SENT:
+            resume.answers.add(interrupt_id=interrupt, value=_answer(rows))
     return resume
 
 

@@ -121,6 +121,11 @@ class Workers:
         if connected := self._connected.get(worker):
             connected.runs.add(run)
 
+    def given_back(self, worker: str, run: str) -> None:
+        """Count it no more: what would have leased it was not written."""
+        if connected := self._connected.get(worker):
+            connected.runs.discard(run)
+
     def follow(self, event: PublishedEvent) -> None:
         """Keep the count of runs at work: a parked or an ended run leaves room."""
         if event.event.state in (RUNNING, HALTING):

@@ -191,18 +191,18 @@ def open_run(transaction: Transaction, tenant: str, run: str) -> Iterator[RunRec
     record._save()
 
 
-def last_event(
-    connection: Any, run: RunRecord, kind: run_pb2.EventType.ValueType | None = None
-) -> dict[str, Any]:
-    """The facts of the newest event in the store, of this kind where one is given, and its ``type``; empty where there is none."""
+def last_event(connection: Any, run: RunRecord, *kinds: run_pb2.EventType.ValueType) -> dict[str, Any]:
+    """The facts of the newest event in the store that is of one of these kinds, with its ``type`` and ``sequence``; empty where
+    there is none.
+    """
     table = schema.events.c
-    where = [table.tenant == run.tenant, table.run == run.id]
-    if kind is not None:
-        where.append(table.type == kind)
     row = connection.execute(
-        select(table.type, table.data).where(and_(*where)).order_by(table.sequence.desc()).limit(1)
+        select(table.type, table.sequence, table.data)
+        .where(and_(table.tenant == run.tenant, table.run == run.id, table.type.in_(kinds)))
+        .order_by(table.sequence.desc())
+        .limit(1)
     ).first()
-    return {} if row is None else {**json.loads(row.data), "type": row.type}
+    return {} if row is None else {**json.loads(row.data), "type": row.type, "sequence": row.sequence}
 
 
 def to_event(values: Any) -> run_pb2.Event:

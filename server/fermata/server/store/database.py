@@ -30,6 +30,16 @@ MAX_QUEUED = 20_000
 READERS = 2
 
 
+class StoreTroubleError(DomainError):
+    """The store can't do it now. Nothing of it was done, and the same may succeed later: STORE_UNAVAILABLE, STORE_OVERLOADED."""
+
+    def __init__(self, message: str, *, overloaded: bool = False) -> None:
+        if overloaded:
+            super().__init__(message, reason="STORE_OVERLOADED", kind=ErrorKind.RESOURCE_EXHAUSTED)
+        else:
+            super().__init__(message, reason="STORE_UNAVAILABLE", kind=ErrorKind.UNAVAILABLE)
+
+
 class Transaction:
     """What an operation gets: a connection inside BEGIN IMMEDIATE, the time, and where to say what has happened.
 
@@ -81,6 +91,8 @@ class Database:
         self._queued: deque[_Operation] = deque()
         self._wake = threading.Condition()
         self._closing = False
+        self.faults = 0
+        """How often a batch could not be written."""
         self._loop = asyncio.get_running_loop()
         self._start_writing()
 
@@ -102,14 +114,10 @@ class Database:
         item = _Operation(operation, future)
         with self._wake:
             if self._closing:
-                raise DomainError(
-                    "The store is closing; try again.", reason="STORE_UNAVAILABLE", kind=ErrorKind.UNAVAILABLE
-                )
+                raise StoreTroubleError("The store is closing; try again.")
             if not urgent and len(self._queued) >= MAX_QUEUED:
-                raise DomainError(
-                    f"{MAX_QUEUED} operations are waiting for the disk; try again.",
-                    reason="STORE_OVERLOADED",
-                    kind=ErrorKind.RESOURCE_EXHAUSTED,
+                raise StoreTroubleError(
+                    f"{MAX_QUEUED} operations are waiting for the disk; try again.", overloaded=True
                 )
             (self._urgent if urgent else self._queued).append(item)
             self._wake_writer()
@@ -130,11 +138,7 @@ class Database:
         except DBAPIError as error:
             if not _is_disk_fault(error):
                 raise
-            raise DomainError(
-                f"The store could not read {self.path}: {error.orig}.",
-                reason="STORE_UNAVAILABLE",
-                kind=ErrorKind.UNAVAILABLE,
-            ) from error
+            raise StoreTroubleError(f"The store could not read {self.path}: {error.orig}.") from error
 
     async def close(self) -> None:
         """Finish what is queued and let go of the file."""
@@ -150,11 +154,7 @@ class Database:
         try:
             return self._writer_engine.connect()
         except DBAPIError as error:
-            raise DomainError(
-                f"The store could not open {self.path}: {error.orig}.",
-                reason="STORE_UNAVAILABLE",
-                kind=ErrorKind.UNAVAILABLE,
-            ) from error
+            raise StoreTroubleError(f"The store could not open {self.path}: {error.orig}.") from error
 
     # What drives the writer: a thread of its own here, the loop's turn where a simulation owns time.
 
@@ -201,11 +201,10 @@ class Database:
                     sqlite.execute("RELEASE operation")
         except (DBAPIError, sqlite3.Error) as error:
             fault = error.orig if isinstance(error, DBAPIError) else error
-            refusal = DomainError(
-                f"The store could not write to {self.path}: {fault}. Nothing of this call was done.",
-                reason="STORE_UNAVAILABLE",
-                kind=ErrorKind.UNAVAILABLE,
+            refusal = StoreTroubleError(
+                f"The store could not write to {self.path}: {fault}. Nothing of this call was done."
             )
+            self.faults += 1
             for item in batch:
                 item.error = refusal
 
@@ -214,6 +213,9 @@ class Database:
             for item in batch:
                 if item.error is None:
                     self._published(item.publication)
+                    continue
+                for undo in item.publication.undo:
+                    undo()
         finally:
             # It is on disk: whatever fails in telling others, those who wait for it are answered.
             for item in batch:

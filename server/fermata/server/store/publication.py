@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from fermata.v1 import run_pb2, worker_pb2
@@ -24,9 +25,12 @@ class Publication:
 
     Messages to workers are decided inside the transaction and sent after it, so that no worker ever hears of something that a
     crash could undo. A message whose worker is gone is dropped: leases, not messages, are what a run's future rests on.
+
+    ``undo`` is called instead where nothing of it was written: it takes back what the live part was told ahead of the commit.
     """
 
     events: list[PublishedEvent] = field(default_factory=list)
     latches: list[str] = field(default_factory=list)
     to_workers: list[tuple[str, worker_pb2.ServerMessage]] = field(default_factory=list)
     work_available: bool = False
+    undo: list[Callable[[], None]] = field(default_factory=list)
