@@ -1,0 +1,180 @@
+"""Faults that somebody might put into the product one day, each as the change of a line or two, and the promise that it breaks.
+
+``seed`` is the first that was seen to find it; the harness begins there and goes on with all others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+RUN = "agents/fermata/agents/runtime/run.py"
+HOST_GATE = "agents/fermata/agents/runtime/gate.py"
+GATED = "agents/fermata/agents/runtime/gated.py"
+SERVER = "server/fermata/server"
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A fault: in ``file`` the text ``old``, which occurs once, becomes ``new``."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+    seed: int = 0
+
+
+MUTANTS = (
+    Mutant(
+        "no epoch check",
+        f"{SERVER}/runs/record.py",
+        "return self.worker == worker and self.epoch == epoch and not self.has_ended",
+        "return not self.has_ended",
+    ),
+    Mutant(
+        "acknowledgement before the flush",
+        f"{SERVER}/store/database.py",
+        'connection.execute("PRAGMA synchronous = FULL")',
+        'connection.execute("PRAGMA synchronous = NORMAL")',
+    ),
+    Mutant(
+        "the gate outside its transaction: the start is not on record before the effect",
+        f"{SERVER}/ledger/gate.py",
+        """    attempt = steps.begin(
+        transaction,
+        asked.run,
+        asked.gate,
+        asked.effect,
+        args=args,
+        rule=verdict.rule_id if verdict else "recovery",
+        approval=approval.id if approval is not None else "",
+        earlier=asked.earlier,
+    )
+""",
+        "    attempt = 1\n",
+    ),
+    Mutant(
+        "a cached latch",
+        f"{SERVER}/ledger/gate.py",
+        "    latch = strictest(latch_records.active(transaction, run.tenant), subject)\n"
+        "    if latch is None and run.state == run_pb2.RUN_STATE_RUNNING:\n",
+        "    known = _stopped_by_latch.__dict__\n"
+        "    if transaction.now - known.get('since', 0.0) > 2.0:\n"
+        "        known.update(since=transaction.now, latches=latch_records.active(transaction, run.tenant))\n"
+        "    latch = strictest(known['latches'], subject)\n"
+        "    if latch is None:\n",
+    ),
+    Mutant(
+        "a decision taken from a resume value",
+        HOST_GATE,
+        "        await done(asking)\n        answer = granted(owner, asking).gate\n",
+        "        await done(asking)\n        answer = granted(owner, asking).gate\n"
+        "        if answer.verdict == worker_pb2.GATE_VERDICT_ASK and owner.may_be_recorded:\n"
+        "            answer.verdict = worker_pb2.GATE_VERDICT_PROCEED\n",
+    ),
+    Mutant(
+        "a Ray retry: a worker comes back under the id of the one that died",
+        f"{SERVER}/cluster/controller.py",
+        'worker = f"worker-{uuid.uuid4().hex[:12]}" if name.startswith(WORKER_PREFIX) else ""',
+        'worker = f"worker-{name}" if name.startswith(WORKER_PREFIX) else ""',
+    ),
+    Mutant(
+        "a lost nonce: a gate that is asked again is another gate",
+        f"{SERVER}/ledger/gate.py",
+        "        if known is not None:\n            return worker_pb2.GateAnswer.FromString(known)\n",
+        "",
+    ),
+    Mutant(
+        "a step key by tool_call_id",
+        GATED,
+        '                "ordinal": ordinal,\n            }\n',
+        '                "ordinal": self._tool_call_id or uuid.uuid4().hex,\n            }\n',
+    ),
+    Mutant(
+        "a lease granted twice: the epoch stays",
+        f"{SERVER}/lifecycle/leases.py",
+        "        run.epoch += 1\n",
+        "        run.epoch = run.epoch or 1\n",
+    ),
+    Mutant(
+        "a lease granted twice: what somebody has is handed out",
+        f"{SERVER}/lifecycle/leases.py",
+        '            schema.runs.c.worker == "",\n',
+        "",
+    ),
+    Mutant(
+        "effect before durable: a gate leaves the checkpoint of its task behind",
+        RUN,
+        "                    else:\n                        message.commit.CopyFrom(commit)\n",
+        '                    elif "gate" in body:\n                        self._commit.MergeFrom(commit)\n'
+        "                    else:\n                        message.commit.CopyFrom(commit)\n",
+    ),
+    Mutant(
+        "a silent worker taken for a dead one",
+        f"{SERVER}/lifecycle/leases.py",
+        "    with open_run(transaction, tenant, run) as record:\n        if dead:\n            for row",
+        "    dead = True\n    with open_run(transaction, tenant, run) as record:\n        if dead:\n            for row",
+    ),
+    Mutant(
+        "what can't be repeated is repeated after a crash",
+        f"{SERVER}/ledger/recovery.py",
+        "REPEATABLE = (run_pb2.EFFECT_CLASS_READ, run_pb2.EFFECT_CLASS_IDEMPOTENT)",
+        "REPEATABLE = (run_pb2.EFFECT_CLASS_READ, run_pb2.EFFECT_CLASS_IDEMPOTENT, run_pb2.EFFECT_CLASS_UNSAFE)",
+    ),
+    Mutant(
+        "somebody is asked about what may be repeated",
+        f"{SERVER}/ledger/recovery.py",
+        "REPEATABLE = (run_pb2.EFFECT_CLASS_READ, run_pb2.EFFECT_CLASS_IDEMPOTENT)",
+        "REPEATABLE = (run_pb2.EFFECT_CLASS_READ,)",
+    ),
+    Mutant(
+        "another key for the repeat of a call",
+        f"{SERVER}/ledger/gate.py",
+        'idempotency_key=f"{asked.run.id}-{asked.gate.step}",',
+        'idempotency_key=f"{asked.run.id}-{asked.gate.step}-{attempt}",',
+    ),
+    Mutant(
+        "a forgotten request_id",
+        f"{SERVER}/rpc/once.py",
+        "    earlier = recall(transaction, caller, method, request, kind)\n    if earlier is not None:\n"
+        "        return earlier\n    response = produce()\n",
+        "    response = produce()\n    return response\n",
+    ),
+    Mutant(
+        "a question that is forgotten at a break",
+        f"{SERVER}/cluster/link.py",
+        "        again = [entry for entry in self.unanswered.values() if entry.written]\n",
+        "        again = []\n",
+    ),
+    Mutant(
+        "a resume that is not said again",
+        f"{SERVER}/lifecycle/reconnection.py",
+        "    elif (resume := repeated_resume(transaction, run)) is not None:\n",
+        "    elif False and (resume := repeated_resume(transaction, run)) is not None:\n",
+    ),
+    Mutant(
+        "room that a failed write does not give back",
+        f"{SERVER}/store/database.py",
+        "                for undo in item.publication.undo:\n                    undo()\n",
+        "",
+    ),
+    Mutant(
+        "a halt that settles without a confirmed stop",
+        f"{SERVER}/cluster/worker.py",
+        "        run.stop = message.stop\n        run.halt =",
+        "        self._report_stop(message.stop, killed=True)\n        run.stop = message.stop\n        run.halt =",
+    ),
+    Mutant(
+        "a host that looks at its latch before it asks the gate, and not after",
+        HOST_GATE,
+        "    if owner.stop_cause:\n        call.give_back(owner.stop_cause)\n        raise RunStopped(owner.stop_cause)\n"
+        "    # No await between the line above and the call; a cancellation from here on reaches the tool.\n",
+        "    await asyncio.sleep(0.05)\n",
+    ),
+    Mutant(
+        "a watch that begins again without its cursor",
+        "protos/fermata/client/streams.py",
+        "                cursor = cursor_of(response) or cursor\n",
+        "",
+    ),
+)

@@ -1,0 +1,47 @@
+"""The outside: the machines that tools act on. It is never killed, and counts what has happened to it."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+
+from tests.simulation.loop import SimulatedLoop, current_process
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Something that has happened. ``call`` is the same for every repeat of one call of a plan."""
+
+    call: str
+    tool: str
+    key: str
+    run: str
+    process: str
+    time: float
+
+
+class Outside:
+    """Where effects arrive."""
+
+    def __init__(self, loop: SimulatedLoop, rng: random.Random) -> None:
+        self._loop = loop
+        self.rng = rng
+        self.effects: list[Effect] = []
+        self.by_call: dict[str, list[Effect]] = defaultdict(list)
+
+    def happen(self, call: str, tool: str, key: str, run: str) -> None:
+        """Let an effect happen, here and now."""
+        effect = Effect(call, tool, key, run, current_process().name, self._loop.time())
+        self.effects.append(effect)
+        self.by_call[call].append(effect)
+
+    def has_happened(self, call: str) -> bool:
+        """True where the effect of a call has arrived."""
+        return bool(self.by_call.get(call))
+
+    def pause_seconds(self) -> float:
+        """How long a tool works before its effect, and again after it."""
+        if self.rng.random() < 0.1:
+            return self.rng.random() * 2.0
+        return self.rng.expovariate(1 / 0.01)

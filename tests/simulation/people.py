@@ -1,0 +1,197 @@
+"""The people: they start runs, decide what they are asked, hold and halt, and write down what they were told.
+
+They tell the truth about what has happened, for they can walk over to the machine and look.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.simulation.loop import Process
+from tests.simulation.outside import Outside
+from tests.simulation.plant import Plant
+
+from fermata.client import Client, FermataError
+from fermata.client.runs import TERMINAL_STATES
+from fermata.client.streams import StreamOptions
+from fermata.v1 import approval_pb2, latch_pb2
+
+THINK_SECONDS = 0.5
+
+
+@dataclass
+class Wanted:
+    """A run that somebody wanted, and what it was to do."""
+
+    agent: str
+    turns: list[list[list[str]]]
+    run: str = ""
+    """Its name, once the server has said that it is there."""
+
+    @property
+    def calls(self) -> list[tuple[str, str]]:
+        """(tool, call) of the whole plan."""
+        return [(tool, call) for turn in self.turns for tool, call in turn]
+
+
+@dataclass
+class Stopped:
+    """A latch, as the one who set it was told."""
+
+    latch: latch_pb2.Latch
+    latched: float
+    settled: float = 0.0
+    report: latch_pb2.Latch | None = None
+
+
+@dataclass
+class Notes:
+    """What people were told."""
+
+    wanted: list[Wanted] = field(default_factory=list)
+    seen: dict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    """Sequence numbers by run, as a watch of everything brought them."""
+    decided: dict[str, tuple[int, str]] = field(default_factory=dict)
+    """Approval to decision and call."""
+    rejected: set[str] = field(default_factory=set)
+    given_up: set[str] = field(default_factory=set)
+    stopped: list[Stopped] = field(default_factory=list)
+    refusals: list[str] = field(default_factory=list)
+
+
+class People:
+    """See the module."""
+
+    def __init__(self, plant: Plant, outside: Outside, rng: random.Random) -> None:
+        self._plant = plant
+        self._outside = outside
+        self._rng = rng
+        self._process: Process = plant.loop.process("people")
+        self.notes = Notes()
+
+    def begin(self, runs: int, within_seconds: float) -> list[asyncio.Task[Any]]:
+        """Start to want things; the tasks are over when every run is acknowledged or refused."""
+        loop, rng = self._plant.loop, self._rng
+        loop.spawn(self._process, self._watch())
+        loop.spawn(self._process, self._decide())
+        tasks = []
+        for number in range(runs):
+            wanted = _plan(rng, number)
+            self.notes.wanted.append(wanted)
+            tasks.append(loop.spawn(self._process, self._want(wanted, rng.random() * within_seconds)))
+        for _ in range(rng.choice((0, 0, 1, 1, 2))):
+            loop.spawn(self._process, self._stop(rng.random() * within_seconds))
+        return tasks
+
+    async def wait_for_ends(self) -> None:
+        """Wait until every run that was started has ended."""
+        client = self._plant.client()
+        for wanted in self.notes.wanted:
+            if not wanted.run:
+                continue
+            while (await client.runs.get(wanted.run)).state not in TERMINAL_STATES:  # noqa: ASYNC110 - now and then
+                await asyncio.sleep(0.5)
+
+    def waiting(self) -> asyncio.Task[Any]:
+        """:meth:`wait_for_ends`, in their process."""
+        return self._plant.loop.spawn(self._process, self.wait_for_ends())
+
+    async def _want(self, wanted: Wanted, after_seconds: float) -> None:
+        await asyncio.sleep(after_seconds)
+        client = self._plant.client()
+        try:
+            run = await client.runs.create(wanted.agent, values={"turns": wanted.turns, "turn": 0})
+        except FermataError as error:
+            self.notes.refusals.append(error.reason)
+        else:
+            wanted.run = run.name
+
+    async def _watch(self) -> None:
+        client = self._plant.client()
+        async with aclosing(client.runs.watch(options=StreamOptions(patience_seconds=None))) as items:
+            async for item in items:
+                self.notes.seen[item.event.run].append(item.event.sequence)
+
+    async def _decide(self) -> None:
+        client = self._plant.client()
+        async with aclosing(client.approvals.watch(options=StreamOptions(patience_seconds=None))) as items:
+            async for item in items:
+                if item.approval.state == approval_pb2.APPROVAL_STATE_PENDING:
+                    self._plant.loop.spawn(self._process, self._answer(client, item.approval))
+
+    async def _answer(self, client: Client, shown: approval_pb2.Approval) -> None:
+        if shown.name in self.notes.decided:
+            return
+        await asyncio.sleep(self._rng.random() * THINK_SECONDS)
+        call = str(dict(shown.args)["call"])
+        value: Any = None
+        if shown.kind == approval_pb2.APPROVAL_KIND_ACTION:
+            decision = (
+                approval_pb2.DECISION_REJECT if self._rng.random() < 0.15 else approval_pb2.DECISION_APPROVE
+            )
+        elif self._outside.has_happened(call):
+            decision, value = approval_pb2.DECISION_IT_HAPPENED, f"{call} is done"
+        elif approval_pb2.DECISION_DO_AGAIN in shown.allowed_decisions:
+            decision = approval_pb2.DECISION_DO_AGAIN
+        elif self._rng.random() < 0.3:
+            decision = approval_pb2.DECISION_GIVE_UP
+        else:
+            # It may still happen: look again later, and at what may be decided by then.
+            await asyncio.sleep(2.0)
+            self._plant.loop.spawn(
+                self._process, self._answer(client, await client.approvals.get(shown.name))
+            )
+            return
+        try:
+            await client.approvals.decide(shown.name, decision, digest=shown.digest, value=value)
+        except FermataError as error:
+            self.notes.refusals.append(error.reason)
+            return
+        self.notes.decided[shown.name] = (decision, call)
+        if decision == approval_pb2.DECISION_REJECT:
+            self.notes.rejected.add(call)
+        elif decision == approval_pb2.DECISION_GIVE_UP:
+            self.notes.given_up.add(call)
+
+    async def _stop(self, after_seconds: float) -> None:
+        await asyncio.sleep(after_seconds)
+        client, rng = self._plant.client(), self._rng
+        scope: dict[str, Any] = {"everything": True}
+        kind = rng.random()
+        runs = [wanted.run for wanted in self.notes.wanted if wanted.run]
+        if kind < 0.5 and runs:
+            scope = {"run": rng.choice(runs)}
+        elif kind < 0.7:
+            scope = {"agent": rng.choice(self.notes.wanted).agent}
+        elif kind < 0.85:
+            scope = {"tool": rng.choice(("fire", "put"))}
+        if "tool" in scope or rng.random() < 0.4:
+            latch = await client.latches.hold(**scope)
+            await asyncio.sleep(rng.random() * 5)
+        else:
+            latch = await client.latches.halt(**scope)
+            stopped = Stopped(latch, self._plant.loop.time())
+            self.notes.stopped.append(stopped)
+            stopped.report = await client.latches.settle(
+                latch.name, options=StreamOptions(patience_seconds=None)
+            )
+            stopped.settled = self._plant.loop.time()
+        await client.latches.release(latch.name)
+
+
+def _plan(rng: random.Random, number: int) -> Wanted:
+    turns = []
+    count = 0
+    for _ in range(rng.randint(1, 3)):
+        turn = []
+        for _ in range(rng.choice((1, 1, 1, 2, 3))):
+            tool = rng.choices(("look", "put", "fire", "ask"), (2, 2, 4, 2))[0]
+            turn.append([tool, f"{number}.{count}"])
+            count += 1
+        turns.append(turn)
+    return Wanted(rng.choices(("gathered", "fanned", "alone"), (3, 2, 2))[0], turns)

@@ -1,0 +1,205 @@
+"""What has to hold at the end of every history, read from the store, from the outside, and from what people were told."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import create_engine, select
+from tests.simulation.graphs import EFFECTS
+from tests.simulation.outside import Outside
+from tests.simulation.people import Notes
+from tests.simulation.plant import Plant
+
+from fermata.server.approvals import records as approvals
+from fermata.server.ledger import steps
+from fermata.server.names import parse
+from fermata.server.runs.transitions import ENDED
+from fermata.server.store import schema
+from fermata.v1 import run_pb2
+
+E = run_pb2.EventType
+
+
+def broken(plant: Plant, outside: Outside, notes: Notes) -> list[str]:
+    """A sentence for each promise that was broken; empty where all were kept."""
+    engine = create_engine(f"sqlite:///{plant.path}")
+    try:
+        with engine.connect() as connection:
+            store = _Store(connection)
+    finally:
+        engine.dispose()
+    found: list[str] = []
+    for check in (_acknowledged, _once, _sequences, _owners, _effects, _unasked, _ends, _doubts, _halts):
+        found += check(store, outside, notes)
+    return found
+
+
+class _Store:
+    """The rows of the store at the end."""
+
+    def __init__(self, connection: Any) -> None:
+        def rows(table: Any) -> list[Any]:
+            return list(connection.execute(select(table).order_by(table.c.n)).fetchall())
+
+        self.runs = {row.id: row for row in rows(schema.runs)}
+        self.steps = rows(schema.steps)
+        self.approvals = {row.id: row for row in rows(schema.approvals)}
+        self.latches = {row.id: row for row in rows(schema.latches)}
+        self.events: dict[str, list[Any]] = defaultdict(list)
+        for row in rows(schema.events):
+            self.events[row.run].append(row)
+
+
+def _acknowledged(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
+    for wanted in notes.wanted:
+        if wanted.run and parse(wanted.run, "runs").id not in store.runs:
+            yield f"{wanted.run} was acknowledged and is not there"
+    for name, (decision, _) in notes.decided.items():
+        row = store.approvals.get(parse(name, "approvals").id)
+        if row is None or row.decision != decision:
+            yield f"the decision about {name} was acknowledged and is not there"
+    for stopped in notes.stopped:
+        if parse(stopped.latch.name, "latches").id not in store.latches:
+            yield f"{stopped.latch.name} was acknowledged and is not there"
+
+
+def _sequences(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
+    for run, events in store.events.items():
+        numbers = [event.sequence for event in events]
+        if numbers != list(range(1, len(numbers) + 1)):
+            yield f"the history of {run} has a gap: {numbers}"
+        if store.runs[run].sequence != len(numbers):
+            yield f"{run} counts {store.runs[run].sequence} events and has {len(numbers)}"
+    for run, seen in notes.seen.items():
+        if seen != list(range(seen[0], seen[0] + len(seen))):
+            yield f"a watch of {run} brought {seen}"
+
+
+def _owners(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
+    for run, events in store.events.items():
+        owners: dict[int, str] = {}
+        for event in events:
+            if event.type != E.EVENT_TYPE_LEASED:
+                continue
+            data = json.loads(event.data)
+            if data["epoch"] in owners:
+                yield f"epoch {data['epoch']} of {run} was granted twice"
+            if owners and data["epoch"] <= max(owners):
+                yield f"the epoch of {run} went back to {data['epoch']}"
+            owners[data["epoch"]] = data["worker"]
+        for step in store.steps:
+            if step.run == run and owners.get(step.epoch) != step.worker:
+                yield f"step {step.key} of {run} ran on {step.worker} in epoch {step.epoch}, which it did not own"
+
+
+def _effects(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
+    planned = {call: tool for wanted in notes.wanted for tool, call in wanted.calls}
+    for call, effects in outside.by_call.items():
+        if call not in planned:
+            yield f"{call} happened, and nobody planned it"
+        kind = EFFECTS[effects[0].tool]
+        if kind == "UNSAFE" and len(effects) > 1:
+            yield f"{effects[0].tool} {call} happened {len(effects)} times"
+        if kind == "IDEMPOTENT" and len({effect.key for effect in effects}) > 1:
+            yield f"put {call} was repeated with another key"
+        if kind == "IDEMPOTENT" and not effects[0].key:
+            yield f"put {call} had no key"
+    for call in notes.rejected:
+        if outside.has_happened(call):
+            yield f"{call} was rejected and happened"
+
+
+def _once(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
+    """A request that was sent again because its answer was lost is the same request."""
+    plans = [json.dumps(json.loads(row.input)["turns"]) for row in store.runs.values()]
+    for wanted in notes.wanted:
+        count = plans.count(json.dumps(wanted.turns))
+        if count > 1:
+            yield f"{wanted.run} was made {count} times"
+
+
+def _unasked(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
+    """What policy reserves for people happens after one of them has said yes, and in no other case."""
+    allowed = {
+        json.loads(row.args)["call"]: row.decided
+        for row in store.approvals.values()
+        if row.kind == approvals.ACTION and row.state == approvals.APPROVED
+    }
+    for effect in outside.effects:
+        if effect.tool == "ask" and effect.call not in allowed:
+            yield f"ask {effect.call} happened unasked"
+
+
+def _ends(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
+    halted = {run for stopped in notes.stopped for run in (*stopped.latch.runs, *_runs(stopped.report))}
+    for wanted in notes.wanted:
+        if not wanted.run:
+            continue
+        row = store.runs.get(parse(wanted.run, "runs").id)
+        if row is None:
+            continue
+        state = run_pb2.RunState.Name(row.state)
+        if row.state not in ENDED:
+            yield f"{wanted.run} is {state} at the end"
+        elif row.state == run_pb2.RUN_STATE_SUCCEEDED:
+            for tool, call in wanted.calls:
+                if call not in notes.rejected | notes.given_up and not outside.has_happened(call):
+                    yield f"{wanted.run} succeeded without {tool} {call}"
+        elif row.state == run_pb2.RUN_STATE_HALTED:
+            if wanted.run not in halted:
+                yield f"{wanted.run} is halted, and nobody halted it"
+        elif row.state == run_pb2.RUN_STATE_FAILED:
+            reason = json.loads(row.error)["reason"]
+            gave_up = any(call in notes.given_up for _, call in wanted.calls)
+            if reason != "HOST_DIED" and not gave_up:
+                yield f"{wanted.run} failed: {row.error}"
+
+
+def _doubts(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
+    """RECOVERY approvals are exactly about the calls that can't be repeated and whose end nobody knew when their lease ended."""
+    asked = {(row.run, row.step): row for row in store.approvals.values() if row.kind == approvals.RECOVERY}
+    names = {f"tenants/{row.tenant}/runs/{row.run}/steps/{row.id}": row for row in store.steps}
+    doubtful: set[tuple[str, str]] = set()
+    for run, events in store.events.items():
+        open_now: set[str] = set()
+        for event in events:
+            data = json.loads(event.data)
+            if event.type == E.EVENT_TYPE_STEP_STARTED:
+                open_now.add(data["step"])
+            elif event.type == E.EVENT_TYPE_STEP_CLOSED and data["outcome"] != "KILLED":
+                open_now.discard(data["step"])
+            elif event.type == E.EVENT_TYPE_LEASE_LOST or event.type == E.EVENT_TYPE_HALTED:
+                doubtful.update((run, names[step].key) for step in open_now)
+    for run, step in asked:
+        (row,) = [row for row in store.steps if (row.run, row.key) == (run, step)]
+        if EFFECTS[row.tool] != "UNSAFE":
+            yield f"somebody was asked about {row.tool} {row.args}, which may be repeated"
+        if (run, step) not in doubtful:
+            yield f"somebody was asked about {row.tool} {row.args}, which was never in doubt"
+    for row in store.steps:
+        unknown = row.outcome in (steps.OPEN, steps.KILLED)
+        if EFFECTS[row.tool] == "UNSAFE" and unknown and (row.run, row.key) not in asked:
+            yield f"nobody was asked about {row.tool} {row.args}, whose end is not known"
+
+
+def _halts(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
+    by_step = {f"tenants/{row.tenant}/runs/{row.run}/steps/{row.id}": row for row in store.steps}
+    for stopped in notes.stopped:
+        listed = {by_step[step.step].args for step in stopped.latch.steps}
+        covered = set(_runs(stopped.latch)) | set(_runs(stopped.report))
+        for effect in outside.effects:
+            if effect.run not in covered:
+                continue
+            if effect.time > stopped.latched and json.dumps({"call": effect.call}) not in {
+                json.dumps(json.loads(args)) for args in listed
+            }:
+                yield f"{effect.tool} {effect.call} happened after {stopped.latch.name}, which does not list it"
+            if stopped.settled and effect.time > stopped.settled:
+                yield f"{effect.tool} {effect.call} happened after {stopped.latch.name} had settled"
+
+
+def _runs(latch: Any) -> list[str]:
+    return list(latch.runs) if latch is not None else []
