@@ -24,6 +24,7 @@ from tests.simulation.seeded import owned_by
 
 from fermata.agents.runtime import gate, models
 from fermata.agents.runtime.inspection import inspect_graph
+from fermata.client import FermataError
 from fermata.server.agents import operations as agents
 from fermata.server.plane import ControlPlane
 from fermata.server.policy import records as policies
@@ -96,8 +97,8 @@ class Player:
         found: list[str] = []
         try:
             loop.run_until_complete(_unfold(plant, people, happened))
-        except (StandstillError, TimeoutError) as error:
-            found.append(f"not all has ended ({type(error).__name__})")
+        except (StandstillError, TimeoutError, FermataError) as error:
+            found.append(f"not all has ended ({type(error).__name__}: {error})")
         found += broken(plant, outside, people.notes)
         told = [
             f"{effect.time:.6f} {effect.tool} {effect.call} in {effect.process}" for effect in outside.effects

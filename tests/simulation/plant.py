@@ -122,9 +122,7 @@ class Plant:
         if self.network.server is not None and self.network.server.process is process:
             self.network.server = None
         self.loop.kill(process)
-        if plane is not None:
-            assert isinstance(plane.database, SimulatedDatabase)
-            plane.database.leave()
+        _leave(plane, power_lost=True)
         self.loop.call_later(
             0.2 + self.rng.random(), self.start_server, context=self.loop.world.context.copy()
         )

@@ -85,7 +85,7 @@ def _play(seeds: Iterable[int], *, trace: bool, keep_going: bool) -> int:
                 _tell(history.store)
             if history.broken or trace:
                 print(f"seed {seed}: {history.fingerprint}, {history.seconds:.1f} s, {history.turns} turns")
-                print(*(f"  faults: {line}" for line in history.happened), sep="\n")
+                print(*(f"  fault: {line}\n" for line in history.happened), sep="", end="")
             if history.broken:
                 failed += 1
                 print(*(f"  BROKEN: {line}" for line in history.broken), sep="\n")
