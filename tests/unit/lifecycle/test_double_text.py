@@ -474,16 +474,6 @@ def test_a_person_may_say_what_became_of_the_permit_and_the_new_run_begins(world
     assert (world.state(first), world.active_run(thread)) == ("CANCELLED", second)
 
 
-def test_a_run_that_waits_for_an_open_permit_is_not_failed_by_the_death_of_its_host(world: Any) -> None:
-    first, thread = _lost_by_silence(world)
-    for _ in range(leases.MAX_HOST_DEATHS - 1):
-        world.tx(lambda tx: leases.lose_host(tx, "default", first, "exit 9", ""))
-        assert _claimed(world, "w2") == 1
-    world.create(thread=thread, strategy="INTERRUPT")
-    world.tx(lambda tx: leases.lose_host(tx, "default", first, "exit 9", ""))
-    assert world.state(first) == "HALTING"
-
-
 # rollback
 
 

@@ -179,7 +179,6 @@ def lose_host(transaction: Transaction, tenant: str, run: str, reason: str, stde
     with open_run(transaction, tenant, run) as record:
         if (
             record.has_ended
-            or record.state == HALTING
             or record.epoch < MAX_HOST_DEATHS
             or _deaths(transaction, record) < MAX_HOST_DEATHS
         ):
