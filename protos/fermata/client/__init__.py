@@ -30,6 +30,7 @@ from .retry import RetryPolicy
 from .runs import TERMINAL_STATES
 from .streams import StreamOptions
 from .sync import SyncClient
+from .threads import MultitaskStrategy
 
 __all__ = [
     "TERMINAL_STATES",
@@ -44,6 +45,7 @@ __all__ = [
     "InternalError",
     "InvalidArgumentError",
     "LocalError",
+    "MultitaskStrategy",
     "NotFoundError",
     "PermissionDeniedError",
     "ResourceExhaustedError",

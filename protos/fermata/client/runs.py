@@ -12,6 +12,7 @@ from fermata.v1 import run_pb2, run_pb2_grpc
 
 from .names import full_name, tenant_name
 from .streams import BrokenStreamError, StreamOptions, follow
+from .threads import MultitaskStrategy, strategy_of
 from .transport import Transport
 from .values import to_struct
 
@@ -47,6 +48,7 @@ class Runs:
         *,
         values: Mapping[str, object] | None = None,
         thread: str = "",
+        multitask_strategy: MultitaskStrategy | None = None,
         request_id: str = "",
         on_behalf_of: str = "",
     ) -> run_pb2.Run:
@@ -54,9 +56,13 @@ class Runs:
 
         :param text: a message to an agent that talks; otherwise give ``values``, the graph's input.
         :param thread: the conversation to go on with; a new one where empty.
+        :param multitask_strategy: what happens where another run of the thread is going on: ``reject`` this
+            one, ``enqueue`` it behind those before it, ``interrupt`` them, or ``rollback`` them with what they
+            have added to the conversation. What the thread says where left out.
         :param request_id: a UUID of your own, if a later process shall be able to repeat the call; one is
             made where empty.
         :raises FailedPreconditionError: HALTED, THREAD_BUSY.
+        :raises ResourceExhaustedError: THREAD_QUEUE_FULL.
         :raises NotFoundError: AGENT_NOT_FOUND, THREAD_NOT_FOUND.
         """
         tenant = self._transport.tenant
@@ -64,6 +70,7 @@ class Runs:
             parent=tenant_name(tenant),
             agent=full_name(tenant, "agents", agent),
             thread=full_name(tenant, "threads", thread) if thread else "",
+            multitask_strategy=strategy_of(multitask_strategy),
             request_id=request_id,
             on_behalf_of=on_behalf_of,
         )

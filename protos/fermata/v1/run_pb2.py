@@ -22,57 +22,58 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from fermata.v1 import thread_pb2 as fermata_dot_v1_dot_thread__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66\x65rmata/v1/run.proto\x12\nfermata.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x93\x04\n\x03Run\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x0e\n\x06thread\x18\x04 \x01(\t\x12#\n\x05state\x18\x05 \x01(\x0e\x32\x14.fermata.v1.RunState\x12\'\n\theld_from\x18\x06 \x01(\x0e\x32\x14.fermata.v1.RunState\x12&\n\x05input\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\'\n\x06output\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06\x61nswer\x18\t \x01(\t\x12#\n\x05\x65rror\x18\n \x01(\x0b\x32\x14.fermata.v1.RunError\x12\x14\n\x0crequested_by\x18\x0b \x01(\t\x12\x14\n\x0con_behalf_of\x18\x0c \x01(\t\x12\r\n\x05\x65poch\x18\r \x01(\x03\x12\x0e\n\x06worker\x18\x0e \x01(\t\x12\x15\n\rlast_sequence\x18\x0f \x01(\x03\x12\x19\n\x11pending_approvals\x18\x10 \x03(\t\x12\x0f\n\x07latches\x18\x11 \x03(\t\x12/\n\x0b\x63reate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x14 \x01(\t\";\n\x08RunError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\xc1\x01\n\x05\x45vent\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12#\n\x04type\x18\x03 \x01(\x0e\x32\x15.fermata.v1.EventType\x12%\n\x04\x64\x61ta\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x05state\x18\x06 \x01(\x0e\x32\x14.fermata.v1.RunState\"\x84\x03\n\x04Step\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0c\n\x04tool\x18\x04 \x01(\t\x12%\n\x04\x61rgs\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12\'\n\x06\x65\x66\x66\x65\x63t\x18\x07 \x01(\x0e\x32\x17.fermata.v1.EffectClass\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\x05\x12\r\n\x05\x65poch\x18\t \x01(\x03\x12(\n\x07outcome\x18\n \x01(\x0e\x32\x17.fermata.v1.StepOutcome\x12\x0e\n\x06result\x18\x0b \x01(\t\x12\r\n\x05\x65rror\x18\x0c \x01(\t\x12\x0c\n\x04rule\x18\r \x01(\t\x12\x10\n\x08\x61pproval\x18\x0e \x01(\t\x12.\n\nstart_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xaf\x01\n\x10\x43reateRunRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x0e\n\x06thread\x18\x03 \x01(\t\x12\x0e\n\x04text\x18\x04 \x01(\tH\x00\x12)\n\x06values\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x14\n\x0con_behalf_of\x18\x07 \x01(\tB\x07\n\x05input\"\x1d\n\rGetRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x8d\x01\n\x0fListRunsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\r\n\x05\x61gent\x18\x04 \x01(\t\x12\x0e\n\x06thread\x18\x05 \x01(\t\x12$\n\x06states\x18\x06 \x03(\x0e\x32\x14.fermata.v1.RunState\"J\n\x10ListRunsResponse\x12\x1d\n\x04runs\x18\x01 \x03(\x0b\x32\x0f.fermata.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Q\n\x14ListRunEventsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"H\n\x15ListRunEventsResponse\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.fermata.v1.Event\x12\x0c\n\x04more\x18\x02 \x01(\x08\"I\n\x10ListStepsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"M\n\x11ListStepsResponse\x12\x1f\n\x05steps\x18\x01 \x03(\x0b\x32\x10.fermata.v1.Step\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"_\n\x10WatchRunsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0e\n\x06thread\x18\x03 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65ltas\x18\x05 \x01(\x08\"\xa4\x01\n\x11WatchRunsResponse\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x11.fermata.v1.EventH\x00\x12\'\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x16.fermata.v1.TokenDeltaH\x00\x12*\n\theartbeat\x18\x03 \x01(\x0b\x32\x15.fermata.v1.HeartbeatH\x00\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\tB\x06\n\x04item\";\n\nTokenDelta\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\"5\n\tHeartbeat\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x8a\x02\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x16\n\x12RUN_STATE_AWAITING\x10\x03\x12\x12\n\x0eRUN_STATE_HELD\x10\x04\x12\x15\n\x11RUN_STATE_HALTING\x10\x05\x12\x14\n\x10RUN_STATE_HALTED\x10\x06\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x07\x12\x14\n\x10RUN_STATE_FAILED\x10\x08\x12\x17\n\x13RUN_STATE_CANCELLED\x10\t\x12\x15\n\x11RUN_STATE_EXPIRED\x10\n*\xc9\x04\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45VENT_TYPE_CREATED\x10\x01\x12\x15\n\x11\x45VENT_TYPE_LEASED\x10\x02\x12\x19\n\x15\x45VENT_TYPE_LEASE_LOST\x10\x03\x12\x1c\n\x18\x45VENT_TYPE_NODE_FINISHED\x10\x04\x12\x16\n\x12\x45VENT_TYPE_MESSAGE\x10\x05\x12\x1b\n\x17\x45VENT_TYPE_STEP_STARTED\x10\x06\x12\x1a\n\x16\x45VENT_TYPE_STEP_CLOSED\x10\x07\x12\x1b\n\x17\x45VENT_TYPE_STEP_REFUSED\x10\x08\x12!\n\x1d\x45VENT_TYPE_APPROVAL_REQUESTED\x10\t\x12\x1f\n\x1b\x45VENT_TYPE_APPROVAL_DECIDED\x10\n\x12\x17\n\x13\x45VENT_TYPE_AWAITING\x10\x0b\x12\x16\n\x12\x45VENT_TYPE_RESUMED\x10\x0c\x12\x13\n\x0f\x45VENT_TYPE_HELD\x10\r\x12\x17\n\x13\x45VENT_TYPE_RELEASED\x10\x0e\x12\x16\n\x12\x45VENT_TYPE_HALTING\x10\x0f\x12\x15\n\x11\x45VENT_TYPE_HALTED\x10\x10\x12\x18\n\x14\x45VENT_TYPE_SUCCEEDED\x10\x11\x12\x15\n\x11\x45VENT_TYPE_FAILED\x10\x12\x12\x18\n\x14\x45VENT_TYPE_CANCELLED\x10\x13\x12\x16\n\x12\x45VENT_TYPE_EXPIRED\x10\x14\x12\x15\n\x11\x45VENT_TYPE_CUSTOM\x10\x15*x\n\x0b\x45\x66\x66\x65\x63tClass\x12\x1c\n\x18\x45\x46\x46\x45\x43T_CLASS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45\x46\x46\x45\x43T_CLASS_READ\x10\x01\x12\x1b\n\x17\x45\x46\x46\x45\x43T_CLASS_IDEMPOTENT\x10\x02\x12\x17\n\x13\x45\x46\x46\x45\x43T_CLASS_UNSAFE\x10\x03*\xce\x01\n\x0bStepOutcome\x12\x1c\n\x18STEP_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15STEP_OUTCOME_FINISHED\x10\x01\x12\x17\n\x13STEP_OUTCOME_FAILED\x10\x02\x12\x1c\n\x18STEP_OUTCOME_NOT_STARTED\x10\x03\x12\x17\n\x13STEP_OUTCOME_KILLED\x10\x04\x12\x1a\n\x16STEP_OUTCOME_CONFIRMED\x10\x05\x12\x1a\n\x16STEP_OUTCOME_ABANDONED\x10\x06\x32\xb1\x03\n\nRunService\x12:\n\tCreateRun\x12\x1c.fermata.v1.CreateRunRequest\x1a\x0f.fermata.v1.Run\x12\x34\n\x06GetRun\x12\x19.fermata.v1.GetRunRequest\x1a\x0f.fermata.v1.Run\x12\x45\n\x08ListRuns\x12\x1b.fermata.v1.ListRunsRequest\x1a\x1c.fermata.v1.ListRunsResponse\x12T\n\rListRunEvents\x12 .fermata.v1.ListRunEventsRequest\x1a!.fermata.v1.ListRunEventsResponse\x12H\n\tListSteps\x12\x1c.fermata.v1.ListStepsRequest\x1a\x1d.fermata.v1.ListStepsResponse\x12J\n\tWatchRuns\x12\x1c.fermata.v1.WatchRunsRequest\x1a\x1d.fermata.v1.WatchRunsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14\x66\x65rmata/v1/run.proto\x12\nfermata.v1\x1a\x17\x66\x65rmata/v1/thread.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x04\n\x03Run\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\t\x12\x0e\n\x06thread\x18\x04 \x01(\t\x12#\n\x05state\x18\x05 \x01(\x0e\x32\x14.fermata.v1.RunState\x12\'\n\theld_from\x18\x06 \x01(\x0e\x32\x14.fermata.v1.RunState\x12&\n\x05input\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\'\n\x06output\x18\x08 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06\x61nswer\x18\t \x01(\t\x12#\n\x05\x65rror\x18\n \x01(\x0b\x32\x14.fermata.v1.RunError\x12\x14\n\x0crequested_by\x18\x0b \x01(\t\x12\x14\n\x0con_behalf_of\x18\x0c \x01(\t\x12\r\n\x05\x65poch\x18\r \x01(\x03\x12\x0e\n\x06worker\x18\x0e \x01(\t\x12\x15\n\rlast_sequence\x18\x0f \x01(\x03\x12\x19\n\x11pending_approvals\x18\x10 \x03(\t\x12\x0f\n\x07latches\x18\x11 \x03(\t\x12/\n\x0b\x63reate_time\x18\x12 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x13 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x14 \x01(\t\x12\x0f\n\x07in_line\x18\x1e \x01(\x08\x12\x11\n\tsuccessor\x18\x1f \x01(\t\";\n\x08RunError\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"\xc1\x01\n\x05\x45vent\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x10\n\x08sequence\x18\x02 \x01(\x03\x12#\n\x04type\x18\x03 \x01(\x0e\x32\x15.fermata.v1.EventType\x12%\n\x04\x64\x61ta\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12(\n\x04time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x05state\x18\x06 \x01(\x0e\x32\x14.fermata.v1.RunState\"\x84\x03\n\x04Step\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0c\n\x04tool\x18\x04 \x01(\t\x12%\n\x04\x61rgs\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12\'\n\x06\x65\x66\x66\x65\x63t\x18\x07 \x01(\x0e\x32\x17.fermata.v1.EffectClass\x12\x0f\n\x07\x61ttempt\x18\x08 \x01(\x05\x12\r\n\x05\x65poch\x18\t \x01(\x03\x12(\n\x07outcome\x18\n \x01(\x0e\x32\x17.fermata.v1.StepOutcome\x12\x0e\n\x06result\x18\x0b \x01(\t\x12\r\n\x05\x65rror\x18\x0c \x01(\t\x12\x0c\n\x04rule\x18\r \x01(\t\x12\x10\n\x08\x61pproval\x18\x0e \x01(\t\x12.\n\nstart_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xea\x01\n\x10\x43reateRunRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\r\n\x05\x61gent\x18\x02 \x01(\t\x12\x0e\n\x06thread\x18\x03 \x01(\t\x12\x0e\n\x04text\x18\x04 \x01(\tH\x00\x12)\n\x06values\x18\x05 \x01(\x0b\x32\x17.google.protobuf.StructH\x00\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x14\n\x0con_behalf_of\x18\x07 \x01(\t\x12\x39\n\x12multitask_strategy\x18\x0c \x01(\x0e\x32\x1d.fermata.v1.MultitaskStrategyB\x07\n\x05input\"\x1d\n\rGetRunRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x8d\x01\n\x0fListRunsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\r\n\x05\x61gent\x18\x04 \x01(\t\x12\x0e\n\x06thread\x18\x05 \x01(\t\x12$\n\x06states\x18\x06 \x03(\x0e\x32\x14.fermata.v1.RunState\"J\n\x10ListRunsResponse\x12\x1d\n\x04runs\x18\x01 \x03(\x0b\x32\x0f.fermata.v1.Run\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"Q\n\x14ListRunEventsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"H\n\x15ListRunEventsResponse\x12!\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x11.fermata.v1.Event\x12\x0c\n\x04more\x18\x02 \x01(\x08\"I\n\x10ListStepsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"M\n\x11ListStepsResponse\x12\x1f\n\x05steps\x18\x01 \x03(\x0b\x32\x10.fermata.v1.Step\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"_\n\x10WatchRunsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x0b\n\x03run\x18\x02 \x01(\t\x12\x0e\n\x06thread\x18\x03 \x01(\t\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\x0e\n\x06\x64\x65ltas\x18\x05 \x01(\x08\"\xa4\x01\n\x11WatchRunsResponse\x12\"\n\x05\x65vent\x18\x01 \x01(\x0b\x32\x11.fermata.v1.EventH\x00\x12\'\n\x05\x64\x65lta\x18\x02 \x01(\x0b\x32\x16.fermata.v1.TokenDeltaH\x00\x12*\n\theartbeat\x18\x03 \x01(\x0b\x32\x15.fermata.v1.HeartbeatH\x00\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\tB\x06\n\x04item\";\n\nTokenDelta\x12\x0b\n\x03run\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\"5\n\tHeartbeat\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\x8a\x02\n\x08RunState\x12\x19\n\x15RUN_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10RUN_STATE_QUEUED\x10\x01\x12\x15\n\x11RUN_STATE_RUNNING\x10\x02\x12\x16\n\x12RUN_STATE_AWAITING\x10\x03\x12\x12\n\x0eRUN_STATE_HELD\x10\x04\x12\x15\n\x11RUN_STATE_HALTING\x10\x05\x12\x14\n\x10RUN_STATE_HALTED\x10\x06\x12\x17\n\x13RUN_STATE_SUCCEEDED\x10\x07\x12\x14\n\x10RUN_STATE_FAILED\x10\x08\x12\x17\n\x13RUN_STATE_CANCELLED\x10\t\x12\x15\n\x11RUN_STATE_EXPIRED\x10\n*\xc9\x04\n\tEventType\x12\x1a\n\x16\x45VENT_TYPE_UNSPECIFIED\x10\x00\x12\x16\n\x12\x45VENT_TYPE_CREATED\x10\x01\x12\x15\n\x11\x45VENT_TYPE_LEASED\x10\x02\x12\x19\n\x15\x45VENT_TYPE_LEASE_LOST\x10\x03\x12\x1c\n\x18\x45VENT_TYPE_NODE_FINISHED\x10\x04\x12\x16\n\x12\x45VENT_TYPE_MESSAGE\x10\x05\x12\x1b\n\x17\x45VENT_TYPE_STEP_STARTED\x10\x06\x12\x1a\n\x16\x45VENT_TYPE_STEP_CLOSED\x10\x07\x12\x1b\n\x17\x45VENT_TYPE_STEP_REFUSED\x10\x08\x12!\n\x1d\x45VENT_TYPE_APPROVAL_REQUESTED\x10\t\x12\x1f\n\x1b\x45VENT_TYPE_APPROVAL_DECIDED\x10\n\x12\x17\n\x13\x45VENT_TYPE_AWAITING\x10\x0b\x12\x16\n\x12\x45VENT_TYPE_RESUMED\x10\x0c\x12\x13\n\x0f\x45VENT_TYPE_HELD\x10\r\x12\x17\n\x13\x45VENT_TYPE_RELEASED\x10\x0e\x12\x16\n\x12\x45VENT_TYPE_HALTING\x10\x0f\x12\x15\n\x11\x45VENT_TYPE_HALTED\x10\x10\x12\x18\n\x14\x45VENT_TYPE_SUCCEEDED\x10\x11\x12\x15\n\x11\x45VENT_TYPE_FAILED\x10\x12\x12\x18\n\x14\x45VENT_TYPE_CANCELLED\x10\x13\x12\x16\n\x12\x45VENT_TYPE_EXPIRED\x10\x14\x12\x15\n\x11\x45VENT_TYPE_CUSTOM\x10\x15*x\n\x0b\x45\x66\x66\x65\x63tClass\x12\x1c\n\x18\x45\x46\x46\x45\x43T_CLASS_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45\x46\x46\x45\x43T_CLASS_READ\x10\x01\x12\x1b\n\x17\x45\x46\x46\x45\x43T_CLASS_IDEMPOTENT\x10\x02\x12\x17\n\x13\x45\x46\x46\x45\x43T_CLASS_UNSAFE\x10\x03*\xce\x01\n\x0bStepOutcome\x12\x1c\n\x18STEP_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n\x15STEP_OUTCOME_FINISHED\x10\x01\x12\x17\n\x13STEP_OUTCOME_FAILED\x10\x02\x12\x1c\n\x18STEP_OUTCOME_NOT_STARTED\x10\x03\x12\x17\n\x13STEP_OUTCOME_KILLED\x10\x04\x12\x1a\n\x16STEP_OUTCOME_CONFIRMED\x10\x05\x12\x1a\n\x16STEP_OUTCOME_ABANDONED\x10\x06\x32\xb1\x03\n\nRunService\x12:\n\tCreateRun\x12\x1c.fermata.v1.CreateRunRequest\x1a\x0f.fermata.v1.Run\x12\x34\n\x06GetRun\x12\x19.fermata.v1.GetRunRequest\x1a\x0f.fermata.v1.Run\x12\x45\n\x08ListRuns\x12\x1b.fermata.v1.ListRunsRequest\x1a\x1c.fermata.v1.ListRunsResponse\x12T\n\rListRunEvents\x12 .fermata.v1.ListRunEventsRequest\x1a!.fermata.v1.ListRunEventsResponse\x12H\n\tListSteps\x12\x1c.fermata.v1.ListStepsRequest\x1a\x1d.fermata.v1.ListStepsResponse\x12J\n\tWatchRuns\x12\x1c.fermata.v1.WatchRunsRequest\x1a\x1d.fermata.v1.WatchRunsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fermata.v1.run_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RUNSTATE']._serialized_start=2402
-  _globals['_RUNSTATE']._serialized_end=2668
-  _globals['_EVENTTYPE']._serialized_start=2671
-  _globals['_EVENTTYPE']._serialized_end=3256
-  _globals['_EFFECTCLASS']._serialized_start=3258
-  _globals['_EFFECTCLASS']._serialized_end=3378
-  _globals['_STEPOUTCOME']._serialized_start=3381
-  _globals['_STEPOUTCOME']._serialized_end=3587
-  _globals['_RUN']._serialized_start=100
-  _globals['_RUN']._serialized_end=631
-  _globals['_RUNERROR']._serialized_start=633
-  _globals['_RUNERROR']._serialized_end=692
-  _globals['_EVENT']._serialized_start=695
-  _globals['_EVENT']._serialized_end=888
-  _globals['_STEP']._serialized_start=891
-  _globals['_STEP']._serialized_end=1279
-  _globals['_CREATERUNREQUEST']._serialized_start=1282
-  _globals['_CREATERUNREQUEST']._serialized_end=1457
-  _globals['_GETRUNREQUEST']._serialized_start=1459
-  _globals['_GETRUNREQUEST']._serialized_end=1488
-  _globals['_LISTRUNSREQUEST']._serialized_start=1491
-  _globals['_LISTRUNSREQUEST']._serialized_end=1632
-  _globals['_LISTRUNSRESPONSE']._serialized_start=1634
-  _globals['_LISTRUNSRESPONSE']._serialized_end=1708
-  _globals['_LISTRUNEVENTSREQUEST']._serialized_start=1710
-  _globals['_LISTRUNEVENTSREQUEST']._serialized_end=1791
-  _globals['_LISTRUNEVENTSRESPONSE']._serialized_start=1793
-  _globals['_LISTRUNEVENTSRESPONSE']._serialized_end=1865
-  _globals['_LISTSTEPSREQUEST']._serialized_start=1867
-  _globals['_LISTSTEPSREQUEST']._serialized_end=1940
-  _globals['_LISTSTEPSRESPONSE']._serialized_start=1942
-  _globals['_LISTSTEPSRESPONSE']._serialized_end=2019
-  _globals['_WATCHRUNSREQUEST']._serialized_start=2021
-  _globals['_WATCHRUNSREQUEST']._serialized_end=2116
-  _globals['_WATCHRUNSRESPONSE']._serialized_start=2119
-  _globals['_WATCHRUNSRESPONSE']._serialized_end=2283
-  _globals['_TOKENDELTA']._serialized_start=2285
-  _globals['_TOKENDELTA']._serialized_end=2344
-  _globals['_HEARTBEAT']._serialized_start=2346
-  _globals['_HEARTBEAT']._serialized_end=2399
-  _globals['_RUNSERVICE']._serialized_start=3590
-  _globals['_RUNSERVICE']._serialized_end=4023
+  _globals['_RUNSTATE']._serialized_start=2522
+  _globals['_RUNSTATE']._serialized_end=2788
+  _globals['_EVENTTYPE']._serialized_start=2791
+  _globals['_EVENTTYPE']._serialized_end=3376
+  _globals['_EFFECTCLASS']._serialized_start=3378
+  _globals['_EFFECTCLASS']._serialized_end=3498
+  _globals['_STEPOUTCOME']._serialized_start=3501
+  _globals['_STEPOUTCOME']._serialized_end=3707
+  _globals['_RUN']._serialized_start=125
+  _globals['_RUN']._serialized_end=692
+  _globals['_RUNERROR']._serialized_start=694
+  _globals['_RUNERROR']._serialized_end=753
+  _globals['_EVENT']._serialized_start=756
+  _globals['_EVENT']._serialized_end=949
+  _globals['_STEP']._serialized_start=952
+  _globals['_STEP']._serialized_end=1340
+  _globals['_CREATERUNREQUEST']._serialized_start=1343
+  _globals['_CREATERUNREQUEST']._serialized_end=1577
+  _globals['_GETRUNREQUEST']._serialized_start=1579
+  _globals['_GETRUNREQUEST']._serialized_end=1608
+  _globals['_LISTRUNSREQUEST']._serialized_start=1611
+  _globals['_LISTRUNSREQUEST']._serialized_end=1752
+  _globals['_LISTRUNSRESPONSE']._serialized_start=1754
+  _globals['_LISTRUNSRESPONSE']._serialized_end=1828
+  _globals['_LISTRUNEVENTSREQUEST']._serialized_start=1830
+  _globals['_LISTRUNEVENTSREQUEST']._serialized_end=1911
+  _globals['_LISTRUNEVENTSRESPONSE']._serialized_start=1913
+  _globals['_LISTRUNEVENTSRESPONSE']._serialized_end=1985
+  _globals['_LISTSTEPSREQUEST']._serialized_start=1987
+  _globals['_LISTSTEPSREQUEST']._serialized_end=2060
+  _globals['_LISTSTEPSRESPONSE']._serialized_start=2062
+  _globals['_LISTSTEPSRESPONSE']._serialized_end=2139
+  _globals['_WATCHRUNSREQUEST']._serialized_start=2141
+  _globals['_WATCHRUNSREQUEST']._serialized_end=2236
+  _globals['_WATCHRUNSRESPONSE']._serialized_start=2239
+  _globals['_WATCHRUNSRESPONSE']._serialized_end=2403
+  _globals['_TOKENDELTA']._serialized_start=2405
+  _globals['_TOKENDELTA']._serialized_end=2464
+  _globals['_HEARTBEAT']._serialized_start=2466
+  _globals['_HEARTBEAT']._serialized_end=2519
+  _globals['_RUNSERVICE']._serialized_start=3710
+  _globals['_RUNSERVICE']._serialized_end=4143
 # @@protoc_insertion_point(module_scope)

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from collections import abc as _abc
+from fermata.v1 import thread_pb2 as _thread_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
@@ -30,7 +31,7 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     RUN_STATE_UNSPECIFIED: _RunState.ValueType  # 0
     """Not set."""
     RUN_STATE_QUEUED: _RunState.ValueType  # 1
-    """Committed, and waiting for a worker or for a hold to be released."""
+    """Committed, and waiting for a worker, for a hold to be released, or for the runs before it on its thread."""
     RUN_STATE_RUNNING: _RunState.ValueType  # 2
     """Leased to a worker, or about to be leased again after its worker was lost."""
     RUN_STATE_AWAITING: _RunState.ValueType  # 3
@@ -38,7 +39,7 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     RUN_STATE_HELD: _RunState.ValueType  # 4
     """Parked by a hold."""
     RUN_STATE_HALTING: _RunState.ValueType  # 5
-    """Covered by a halt; effects that had started are being closed."""
+    """Covered by a halt, or made to give way to a later message; effects that had started are being closed."""
     RUN_STATE_HALTED: _RunState.ValueType  # 6
     """Ended by a halt."""
     RUN_STATE_SUCCEEDED: _RunState.ValueType  # 7
@@ -56,7 +57,7 @@ class RunState(_RunState, metaclass=_RunStateEnumTypeWrapper):
 RUN_STATE_UNSPECIFIED: RunState.ValueType  # 0
 """Not set."""
 RUN_STATE_QUEUED: RunState.ValueType  # 1
-"""Committed, and waiting for a worker or for a hold to be released."""
+"""Committed, and waiting for a worker, for a hold to be released, or for the runs before it on its thread."""
 RUN_STATE_RUNNING: RunState.ValueType  # 2
 """Leased to a worker, or about to be leased again after its worker was lost."""
 RUN_STATE_AWAITING: RunState.ValueType  # 3
@@ -64,7 +65,7 @@ RUN_STATE_AWAITING: RunState.ValueType  # 3
 RUN_STATE_HELD: RunState.ValueType  # 4
 """Parked by a hold."""
 RUN_STATE_HALTING: RunState.ValueType  # 5
-"""Covered by a halt; effects that had started are being closed."""
+"""Covered by a halt, or made to give way to a later message; effects that had started are being closed."""
 RUN_STATE_HALTED: RunState.ValueType  # 6
 """Ended by a halt."""
 RUN_STATE_SUCCEEDED: RunState.ValueType  # 7
@@ -86,7 +87,7 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     EVENT_TYPE_UNSPECIFIED: _EventType.ValueType  # 0
     """Not set."""
     EVENT_TYPE_CREATED: _EventType.ValueType  # 1
-    """The run was committed. data: {agent, revision, input}"""
+    """The run was committed. data: {agent, revision, input}; {behind}, the active run, where it waits in line"""
     EVENT_TYPE_LEASED: _EventType.ValueType  # 2
     """A worker got the lease. data: {worker, epoch}"""
     EVENT_TYPE_LEASE_LOST: _EventType.ValueType  # 3
@@ -114,15 +115,17 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     EVENT_TYPE_RELEASED: _EventType.ValueType  # 14
     """A hold was lifted. data: {latch}"""
     EVENT_TYPE_HALTING: _EventType.ValueType  # 15
-    """A halt covers the run. data: {latch, reason, by, open}"""
+    """A halt covers the run, or a later message takes its place. data: {latch, or run, reason, by, open}"""
     EVENT_TYPE_HALTED: _EventType.ValueType  # 16
-    """The halt has settled. data: {latch, steps}"""
+    """The halt has settled. data: {latch, steps}; {rolled_back} where the conversation was put back to what it was before the run"""
     EVENT_TYPE_SUCCEEDED: _EventType.ValueType  # 17
     """The run ended with an output. data: {answer}"""
     EVENT_TYPE_FAILED: _EventType.ValueType  # 18
     """The run ended with an error. data: {reason, message}"""
     EVENT_TYPE_CANCELLED: _EventType.ValueType  # 19
-    """The run was cancelled. data: {reason}"""
+    """A later message has taken the run's place. data: {reason, run}; {rolled_back} where the conversation was put back to what it was
+    before the run
+    """
     EVENT_TYPE_EXPIRED: _EventType.ValueType  # 20
     """The run's deadline passed. data: {}"""
     EVENT_TYPE_CUSTOM: _EventType.ValueType  # 21
@@ -134,7 +137,7 @@ class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
 EVENT_TYPE_UNSPECIFIED: EventType.ValueType  # 0
 """Not set."""
 EVENT_TYPE_CREATED: EventType.ValueType  # 1
-"""The run was committed. data: {agent, revision, input}"""
+"""The run was committed. data: {agent, revision, input}; {behind}, the active run, where it waits in line"""
 EVENT_TYPE_LEASED: EventType.ValueType  # 2
 """A worker got the lease. data: {worker, epoch}"""
 EVENT_TYPE_LEASE_LOST: EventType.ValueType  # 3
@@ -162,15 +165,17 @@ EVENT_TYPE_HELD: EventType.ValueType  # 13
 EVENT_TYPE_RELEASED: EventType.ValueType  # 14
 """A hold was lifted. data: {latch}"""
 EVENT_TYPE_HALTING: EventType.ValueType  # 15
-"""A halt covers the run. data: {latch, reason, by, open}"""
+"""A halt covers the run, or a later message takes its place. data: {latch, or run, reason, by, open}"""
 EVENT_TYPE_HALTED: EventType.ValueType  # 16
-"""The halt has settled. data: {latch, steps}"""
+"""The halt has settled. data: {latch, steps}; {rolled_back} where the conversation was put back to what it was before the run"""
 EVENT_TYPE_SUCCEEDED: EventType.ValueType  # 17
 """The run ended with an output. data: {answer}"""
 EVENT_TYPE_FAILED: EventType.ValueType  # 18
 """The run ended with an error. data: {reason, message}"""
 EVENT_TYPE_CANCELLED: EventType.ValueType  # 19
-"""The run was cancelled. data: {reason}"""
+"""A later message has taken the run's place. data: {reason, run}; {rolled_back} where the conversation was put back to what it was
+before the run
+"""
 EVENT_TYPE_EXPIRED: EventType.ValueType  # 20
 """The run's deadline passed. data: {}"""
 EVENT_TYPE_CUSTOM: EventType.ValueType  # 21
@@ -271,6 +276,8 @@ class Run(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    IN_LINE_FIELD_NUMBER: _builtins.int
+    SUCCESSOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. tenants/{tenant}/runs/{run}"""
     agent: _builtins.str
@@ -297,6 +304,10 @@ class Run(_message.Message):
     """Output only. Sequence number of the run's last event."""
     etag: _builtins.str
     """Output only. Changes with every change of the run."""
+    in_line: _builtins.bool
+    """Output only. True while it waits for the runs before it on its thread."""
+    successor: _builtins.str
+    """Output only. The run of a later message for which this one was stopped; empty for every other run."""
     @_builtins.property
     def input(self) -> _struct_pb2.Struct:
         """What the graph is called with: an object. {"messages": [...]} for graphs that talk."""
@@ -348,10 +359,12 @@ class Run(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        in_line: _builtins.bool = ...,
+        successor: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "input", b"input", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "answer", b"answer", "create_time", b"create_time", "end_time", b"end_time", "epoch", b"epoch", "error", b"error", "etag", b"etag", "held_from", b"held_from", "input", b"input", "last_sequence", b"last_sequence", "latches", b"latches", "name", b"name", "on_behalf_of", b"on_behalf_of", "output", b"output", "pending_approvals", b"pending_approvals", "requested_by", b"requested_by", "revision", b"revision", "state", b"state", "thread", b"thread", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "answer", b"answer", "create_time", b"create_time", "end_time", b"end_time", "epoch", b"epoch", "error", b"error", "etag", b"etag", "held_from", b"held_from", "in_line", b"in_line", "input", b"input", "last_sequence", b"last_sequence", "latches", b"latches", "name", b"name", "on_behalf_of", b"on_behalf_of", "output", b"output", "pending_approvals", b"pending_approvals", "requested_by", b"requested_by", "revision", b"revision", "state", b"state", "successor", b"successor", "thread", b"thread", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -534,6 +547,7 @@ class CreateRunRequest(_message.Message):
     VALUES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ON_BEHALF_OF_FIELD_NUMBER: _builtins.int
+    MULTITASK_STRATEGY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """tenants/{tenant}"""
     agent: _builtins.str
@@ -546,6 +560,8 @@ class CreateRunRequest(_message.Message):
     """Makes a retry safe: a UUID of the caller's."""
     on_behalf_of: _builtins.str
     """For bots: the principal for whom this is asked."""
+    multitask_strategy: _thread_pb2.MultitaskStrategy.ValueType
+    """What shall happen where another run of the thread is going on; what the thread says where unset."""
     @_builtins.property
     def values(self) -> _struct_pb2.Struct:
         """Given to the graph as it is."""
@@ -560,10 +576,11 @@ class CreateRunRequest(_message.Message):
         values: _struct_pb2.Struct | None = ...,
         request_id: _builtins.str = ...,
         on_behalf_of: _builtins.str = ...,
+        multitask_strategy: _thread_pb2.MultitaskStrategy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "text", b"text", "values", b"values"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "input", b"input", "on_behalf_of", b"on_behalf_of", "parent", b"parent", "request_id", b"request_id", "text", b"text", "thread", b"thread", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "input", b"input", "multitask_strategy", b"multitask_strategy", "on_behalf_of", b"on_behalf_of", "parent", b"parent", "request_id", b"request_id", "text", b"text", "thread", b"thread", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["text", "values"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015

@@ -74,8 +74,8 @@ class RunServiceServicer:
     def CreateRun(self, request, context):
         """CreateRun commits a run and answers; the run goes on by itself. A second call with the same request_id and body returns
         the same run; with another body it fails with ALREADY_EXISTS (REQUEST_ID_REUSED). Under a halt that covers it the call
-        is refused with FAILED_PRECONDITION (HALTED); under a hold the run stays QUEUED. A thread with an active run refuses a
-        second one (THREAD_BUSY).
+        is refused with FAILED_PRECONDITION (HALTED); under a hold the run stays QUEUED. What happens on a thread with an active
+        run, multitask_strategy says: it refuses a second one (THREAD_BUSY), or more than may wait in line (THREAD_QUEUE_FULL).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,8 +36,8 @@ class RunServiceStub:
     CreateRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.CreateRunRequest, _run_pb2.Run]
     """CreateRun commits a run and answers; the run goes on by itself. A second call with the same request_id and body returns
     the same run; with another body it fails with ALREADY_EXISTS (REQUEST_ID_REUSED). Under a halt that covers it the call
-    is refused with FAILED_PRECONDITION (HALTED); under a hold the run stays QUEUED. A thread with an active run refuses a
-    second one (THREAD_BUSY).
+    is refused with FAILED_PRECONDITION (HALTED); under a hold the run stays QUEUED. What happens on a thread with an active
+    run, multitask_strategy says: it refuses a second one (THREAD_BUSY), or more than may wait in line (THREAD_QUEUE_FULL).
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.Run]
     """GetRun returns one run."""
@@ -61,8 +61,8 @@ class RunServiceAsyncStub(RunServiceStub):
     CreateRun: _aio.UnaryUnaryMultiCallable[_run_pb2.CreateRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     """CreateRun commits a run and answers; the run goes on by itself. A second call with the same request_id and body returns
     the same run; with another body it fails with ALREADY_EXISTS (REQUEST_ID_REUSED). Under a halt that covers it the call
-    is refused with FAILED_PRECONDITION (HALTED); under a hold the run stays QUEUED. A thread with an active run refuses a
-    second one (THREAD_BUSY).
+    is refused with FAILED_PRECONDITION (HALTED); under a hold the run stays QUEUED. What happens on a thread with an active
+    run, multitask_strategy says: it refuses a second one (THREAD_BUSY), or more than may wait in line (THREAD_QUEUE_FULL).
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     """GetRun returns one run."""
@@ -89,8 +89,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_run_pb2.Run, _abc.Awaitable[_run_pb2.Run]]:
         """CreateRun commits a run and answers; the run goes on by itself. A second call with the same request_id and body returns
         the same run; with another body it fails with ALREADY_EXISTS (REQUEST_ID_REUSED). Under a halt that covers it the call
-        is refused with FAILED_PRECONDITION (HALTED); under a hold the run stays QUEUED. A thread with an active run refuses a
-        second one (THREAD_BUSY).
+        is refused with FAILED_PRECONDITION (HALTED); under a hold the run stays QUEUED. What happens on a thread with an active
+        run, multitask_strategy says: it refuses a second one (THREAD_BUSY), or more than may wait in line (THREAD_QUEUE_FULL).
         """
 
     @_abc_1.abstractmethod

@@ -26,23 +26,25 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x65rmata/v1/thread.proto\x12\nfermata.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x98\x01\n\x06Thread\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x06labels\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nactive_run\x18\x03 \x01(\t\x12\x12\n\ncreated_by\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"]\n\x13\x43reateThreadRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\"\n\x06thread\x18\x02 \x01(\x0b\x32\x12.fermata.v1.Thread\x12\x12\n\nrequest_id\x18\x03 \x01(\t\" \n\x10GetThreadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x12ListThreadsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"S\n\x13ListThreadsResponse\x12#\n\x07threads\x18\x01 \x03(\x0b\x32\x12.fermata.v1.Thread\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xe3\x01\n\rThreadService\x12\x43\n\x0c\x43reateThread\x12\x1f.fermata.v1.CreateThreadRequest\x1a\x12.fermata.v1.Thread\x12=\n\tGetThread\x12\x1c.fermata.v1.GetThreadRequest\x1a\x12.fermata.v1.Thread\x12N\n\x0bListThreads\x12\x1e.fermata.v1.ListThreadsRequest\x1a\x1f.fermata.v1.ListThreadsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x65rmata/v1/thread.proto\x12\nfermata.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xd3\x01\n\x06Thread\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\'\n\x06labels\x18\x02 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x12\n\nactive_run\x18\x03 \x01(\t\x12\x12\n\ncreated_by\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x39\n\x12multitask_strategy\x18\x06 \x01(\x0e\x32\x1d.fermata.v1.MultitaskStrategy\"]\n\x13\x43reateThreadRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\"\n\x06thread\x18\x02 \x01(\x0b\x32\x12.fermata.v1.Thread\x12\x12\n\nrequest_id\x18\x03 \x01(\t\" \n\x10GetThreadRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"K\n\x12ListThreadsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"S\n\x13ListThreadsResponse\x12#\n\x07threads\x18\x01 \x03(\x0b\x32\x12.fermata.v1.Thread\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*\xb9\x01\n\x11MultitaskStrategy\x12\"\n\x1eMULTITASK_STRATEGY_UNSPECIFIED\x10\x00\x12\x1d\n\x19MULTITASK_STRATEGY_REJECT\x10\x01\x12\x1e\n\x1aMULTITASK_STRATEGY_ENQUEUE\x10\x02\x12 \n\x1cMULTITASK_STRATEGY_INTERRUPT\x10\x03\x12\x1f\n\x1bMULTITASK_STRATEGY_ROLLBACK\x10\x04\x32\xe3\x01\n\rThreadService\x12\x43\n\x0c\x43reateThread\x12\x1f.fermata.v1.CreateThreadRequest\x1a\x12.fermata.v1.Thread\x12=\n\tGetThread\x12\x1c.fermata.v1.GetThreadRequest\x1a\x12.fermata.v1.Thread\x12N\n\x0bListThreads\x12\x1e.fermata.v1.ListThreadsRequest\x1a\x1f.fermata.v1.ListThreadsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fermata.v1.thread_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_MULTITASKSTRATEGY']._serialized_start=608
+  _globals['_MULTITASKSTRATEGY']._serialized_end=793
   _globals['_THREAD']._serialized_start=103
-  _globals['_THREAD']._serialized_end=255
-  _globals['_CREATETHREADREQUEST']._serialized_start=257
-  _globals['_CREATETHREADREQUEST']._serialized_end=350
-  _globals['_GETTHREADREQUEST']._serialized_start=352
-  _globals['_GETTHREADREQUEST']._serialized_end=384
-  _globals['_LISTTHREADSREQUEST']._serialized_start=386
-  _globals['_LISTTHREADSREQUEST']._serialized_end=461
-  _globals['_LISTTHREADSRESPONSE']._serialized_start=463
-  _globals['_LISTTHREADSRESPONSE']._serialized_end=546
-  _globals['_THREADSERVICE']._serialized_start=549
-  _globals['_THREADSERVICE']._serialized_end=776
+  _globals['_THREAD']._serialized_end=314
+  _globals['_CREATETHREADREQUEST']._serialized_start=316
+  _globals['_CREATETHREADREQUEST']._serialized_end=409
+  _globals['_GETTHREADREQUEST']._serialized_start=411
+  _globals['_GETTHREADREQUEST']._serialized_end=443
+  _globals['_LISTTHREADSREQUEST']._serialized_start=445
+  _globals['_LISTTHREADSREQUEST']._serialized_end=520
+  _globals['_LISTTHREADSRESPONSE']._serialized_start=522
+  _globals['_LISTTHREADSRESPONSE']._serialized_end=605
+  _globals['_THREADSERVICE']._serialized_start=796
+  _globals['_THREADSERVICE']._serialized_end=1023
 # @@protoc_insertion_point(module_scope)

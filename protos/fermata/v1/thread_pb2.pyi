@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import struct_pb2 as _struct_pb2
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -19,6 +20,48 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _MultitaskStrategy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MultitaskStrategyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_MultitaskStrategy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MULTITASK_STRATEGY_UNSPECIFIED: _MultitaskStrategy.ValueType  # 0
+    """Not set: what the thread says, and REJECT where it says nothing either."""
+    MULTITASK_STRATEGY_REJECT: _MultitaskStrategy.ValueType  # 1
+    """The new run is refused (THREAD_BUSY)."""
+    MULTITASK_STRATEGY_ENQUEUE: _MultitaskStrategy.ValueType  # 2
+    """The new run waits in line until those before it have ended in any way. A run that waits for a person keeps its thread."""
+    MULTITASK_STRATEGY_INTERRUPT: _MultitaskStrategy.ValueType  # 3
+    """The run that is going on and those that wait in line are cancelled, and the new one begins as soon as nothing of them can start any
+    more. The conversation stays as far as it has come.
+    """
+    MULTITASK_STRATEGY_ROLLBACK: _MultitaskStrategy.ValueType  # 4
+    """As INTERRUPT, and the conversation is put back to what it was before the cancelled run began. What that run has done stays on its
+    record: steps, events and approvals are never rolled back.
+    """
+
+class MultitaskStrategy(_MultitaskStrategy, metaclass=_MultitaskStrategyEnumTypeWrapper):
+    """MultitaskStrategy says what becomes of a run that is asked for while another run of its thread is going on. The names are those of
+    the LangGraph server.
+    """
+
+MULTITASK_STRATEGY_UNSPECIFIED: MultitaskStrategy.ValueType  # 0
+"""Not set: what the thread says, and REJECT where it says nothing either."""
+MULTITASK_STRATEGY_REJECT: MultitaskStrategy.ValueType  # 1
+"""The new run is refused (THREAD_BUSY)."""
+MULTITASK_STRATEGY_ENQUEUE: MultitaskStrategy.ValueType  # 2
+"""The new run waits in line until those before it have ended in any way. A run that waits for a person keeps its thread."""
+MULTITASK_STRATEGY_INTERRUPT: MultitaskStrategy.ValueType  # 3
+"""The run that is going on and those that wait in line are cancelled, and the new one begins as soon as nothing of them can start any
+more. The conversation stays as far as it has come.
+"""
+MULTITASK_STRATEGY_ROLLBACK: MultitaskStrategy.ValueType  # 4
+"""As INTERRUPT, and the conversation is put back to what it was before the cancelled run began. What that run has done stays on its
+record: steps, events and approvals are never rolled back.
+"""
+Global___MultitaskStrategy: _TypeAlias = MultitaskStrategy  # noqa: Y015
 
 @_typing.final
 class Thread(_message.Message):
@@ -31,12 +74,15 @@ class Thread(_message.Message):
     ACTIVE_RUN_FIELD_NUMBER: _builtins.int
     CREATED_BY_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    MULTITASK_STRATEGY_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. tenants/{tenant}/threads/{thread}"""
     active_run: _builtins.str
     """Output only. The run that is going on; empty without one."""
     created_by: _builtins.str
     """Output only. The principal who made it."""
+    multitask_strategy: Global___MultitaskStrategy.ValueType
+    """What becomes of a run that is asked for while another is going on, where the request does not say. Set when the thread is made."""
     @_builtins.property
     def labels(self) -> _struct_pb2.Struct:
         """The surface's own labels, such as a channel."""
@@ -53,10 +99,11 @@ class Thread(_message.Message):
         active_run: _builtins.str = ...,
         created_by: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        multitask_strategy: Global___MultitaskStrategy.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "labels", b"labels"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_run", b"active_run", "create_time", b"create_time", "created_by", b"created_by", "labels", b"labels", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_run", b"active_run", "create_time", b"create_time", "created_by", b"created_by", "labels", b"labels", "multitask_strategy", b"multitask_strategy", "name", b"name"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -562,7 +562,7 @@ class Stop(_message.Message):
     mode: Global___StopMode.ValueType
     """How."""
     latch: _builtins.str
-    """The latch for which it is done."""
+    """The latch for which it is done, or the run that takes this one's place."""
     grace_seconds: _builtins.float
     """How long cancellation may take before the host is killed."""
     @_builtins.property

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from fermata.client import Client, Connection
+from fermata.client import Client, Connection, MultitaskStrategy
 from fermata.client.bundle import read
 from fermata.server.up.proc import die_with_parent, process_table
 from fermata.v1 import approval_pb2, run_pb2, worker_pb2
@@ -273,10 +273,17 @@ class Driver:
         self.plane = plane
         self.client = client
 
-    async def talk(self, agent: str, *turns: Sequence[Call], thread: str = "") -> Watched:
+    async def talk(
+        self,
+        agent: str,
+        *turns: Sequence[Call],
+        thread: str = "",
+        on_busy: MultitaskStrategy | None = None,
+    ) -> Watched:
         """Start a run of a scripted agent."""
         await self.plane.agent(self.client, agent)
-        return Watched(self.client, await self.client.runs.create(agent, script(*turns), thread=thread))
+        run = await self.client.runs.create(agent, script(*turns), thread=thread, multitask_strategy=on_busy)
+        return Watched(self.client, run)
 
     async def start(self, agent: str, values: Mapping[str, object]) -> Watched:
         """Start a run with the graph's own input."""

@@ -52,6 +52,7 @@ class FakeFermata:
 
     def __init__(self) -> None:
         self.target = ""
+        self.created: list[run_pb2.CreateRunRequest] = []
         self.runs: dict[str, run_pb2.Run] = {}
         self.events: dict[str, list[run_pb2.Event]] = {}
         self.approvals: dict[str, approval_pb2.Approval] = {}
@@ -173,6 +174,7 @@ class FakeFermata:
             await refuse(
                 context, grpc.StatusCode.NOT_FOUND, "AGENT_NOT_FOUND", f"There is no agent {request.agent!r}."
             )
+        self.created.append(request)
         run = run_pb2.Run(
             name=f"{T}/runs/r{len(self.runs) + 1}-abc",
             agent=request.agent,

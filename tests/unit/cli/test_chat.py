@@ -20,7 +20,7 @@ import pyte
 import pytest
 
 from fermata.bots.terminal import exits
-from fermata.v1 import approval_pb2
+from fermata.v1 import approval_pb2, thread_pb2
 
 COLUMNS, LINES = 110, 45
 PATIENCE_SECONDS = 40
@@ -64,6 +64,16 @@ def test_a_message_does_not_pass_a_waiting_card(cli: Any, server: Any) -> None:
     assert code == exits.WAITING
     assert "A card waits" in out
     assert len(server.runs) == 1
+
+
+@pytest.mark.parametrize("strategy", ["enqueue", "interrupt", "rollback"])
+def test_a_message_passes_a_waiting_card_where_the_person_has_said_so(
+    cli: Any, server: Any, strategy: str
+) -> None:
+    _, out, _ = cli("chat", "--on-busy", strategy, stdin="deal with it\nhow is line 3?\n")
+    assert "A card waits" not in out
+    wanted = thread_pb2.MultitaskStrategy.Value(f"MULTITASK_STRATEGY_{strategy.upper()}")
+    assert [request.multitask_strategy for request in server.created] == [wanted, wanted]
 
 
 def test_stop_halts_the_run_at_once(cli: Any, server: Any) -> None:

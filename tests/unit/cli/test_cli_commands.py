@@ -15,7 +15,7 @@ import pytest
 from fermata.bots.terminal import exits
 from fermata.bots.terminal import server as server_commands
 from fermata.client import UnavailableError
-from fermata.v1 import approval_pb2, run_pb2
+from fermata.v1 import approval_pb2, run_pb2, thread_pb2
 
 ALL_JSON = [
     ["runs"],
@@ -64,6 +64,16 @@ def test_a_run_that_succeeds(cli: Any) -> None:
     assert "Line 3 is fine [1]." in out
     assert "[1] runbooks/a.md:12  High vibration > Steps" in out
     assert "> how is line 3?" not in out
+
+
+@pytest.mark.parametrize("strategy", ["", "reject", "enqueue", "interrupt", "rollback"])
+def test_what_a_run_does_on_a_busy_thread_is_said_with_on_busy(cli: Any, server: Any, strategy: str) -> None:
+    option = ["--on-busy", strategy] if strategy else []
+    code, _, _ = cli("run", "operator", "how is line 3?", "--thread", "t1", *option)
+    assert code == 0
+    wanted = f"MULTITASK_STRATEGY_{strategy.upper() or 'UNSPECIFIED'}"
+    [request] = server.created
+    assert request.multitask_strategy == thread_pb2.MultitaskStrategy.Value(wanted)
 
 
 def test_a_run_as_lines_of_json(cli: Any) -> None:

@@ -14,11 +14,11 @@ from grpc import aio
 
 from fermata.client import Client, Connection, RetryPolicy
 from fermata.client.transport import Transport
-from fermata.v1 import agent_pb2, approval_pb2, latch_pb2, principal_pb2, run_pb2
+from fermata.v1 import agent_pb2, approval_pb2, latch_pb2, principal_pb2, run_pb2, thread_pb2
 
 SERVICES = [
     service
-    for module in (agent_pb2, approval_pb2, latch_pb2, principal_pb2, run_pb2)
+    for module in (agent_pb2, approval_pb2, latch_pb2, principal_pb2, run_pb2, thread_pb2)
     for service in module.DESCRIPTOR.services_by_name.values()
 ]
 

@@ -26,7 +26,7 @@ from fermata.client import (
     Violation,
 )
 from fermata.client.retry import prepare
-from fermata.v1 import agent_pb2, approval_pb2, principal_pb2, run_pb2
+from fermata.v1 import agent_pb2, approval_pb2, principal_pb2, run_pb2, thread_pb2
 
 RUN = "tenants/default/runs/r1"
 
@@ -47,6 +47,9 @@ class Flaky:
 
     async def CreateRun(self, request: Any, context: Any) -> Any:
         return await self._answer(request, context, run_pb2.Run(name=RUN))
+
+    async def CreateThread(self, request: Any, context: Any) -> Any:
+        return await self._answer(request, context, thread_pb2.Thread(name="tenants/default/threads/t1"))
 
     async def GetRun(self, request: Any, context: Any) -> Any:
         return await self._answer(request, context, run_pb2.Run(name=request.name))
@@ -85,6 +88,25 @@ async def test_a_request_id_of_the_callers_own_is_kept(serve: Any) -> None:
     client = await serve(server)
     await client.runs.create("operator", "hello", request_id="mine")
     assert [request.request_id for request in server.requests] == ["mine", "mine"]
+
+
+@pytest.mark.parametrize("name", [None, "reject", "enqueue", "interrupt", "rollback"])
+async def test_the_strategy_for_a_busy_thread_is_sent_by_its_name(serve: Any, name: Any) -> None:
+    server = Flaky(0)
+    client = await serve(server)
+    await client.runs.create("operator", "hello", multitask_strategy=name)
+    await client.threads.create(multitask_strategy=name)
+    wanted = thread_pb2.MultitaskStrategy.Value(f"MULTITASK_STRATEGY_{(name or 'unspecified').upper()}")
+    run, thread = server.requests
+    assert (run.multitask_strategy, thread.thread.multitask_strategy) == (wanted, wanted)
+
+
+async def test_a_strategy_that_nobody_knows_is_not_sent(serve: Any) -> None:
+    server = Flaky(0)
+    client = await serve(server)
+    with pytest.raises(LocalError) as refused:
+        await client.runs.create("operator", "hello", multitask_strategy="overtake")
+    assert (refused.value.reason, server.requests) == ("STRATEGY_UNKNOWN", [])
 
 
 async def test_reads_are_repeated_with_growing_waits(serve: Any, clock: Any) -> None:

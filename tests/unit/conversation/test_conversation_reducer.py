@@ -250,3 +250,59 @@ def test_no_shape_of_facts_breaks_the_view(told: list[tuple[str, dict[str, Any]]
 def test_content_of_odd_shapes() -> None:
     assert message_text(None) == ""
     assert message_text(["a", {"type": "text", "text": "b"}, {"type": "tool_use"}]) == "ab"
+
+
+OTHER = "tenants/default/runs/r2"
+
+
+def _of_two(*steps: tuple[str, str, str, dict[str, Any]]) -> Conversation:
+    """The view after events (run, type, state, facts) of two runs of one thread."""
+    view, numbers = Conversation(), {RUN: 0, OTHER: 0}
+    for run, kind, state, facts in steps:
+        numbers[run] += 1
+        event = run_pb2.Event(
+            run=run,
+            sequence=numbers[run],
+            type=run_pb2.EventType.Value(f"EVENT_TYPE_{kind}"),
+            data=to_struct(facts),
+            state=run_pb2.RunState.Value(f"RUN_STATE_{state}"),
+        )
+        view = apply(view, event)
+    return view
+
+
+FIRST = (RUN, "CREATED", "QUEUED", {"input": {"messages": [{"role": "user", "content": "one"}]}})
+BEHIND = (
+    OTHER,
+    "CREATED",
+    "QUEUED",
+    {"behind": RUN, "input": {"messages": [{"role": "user", "content": "two"}]}},
+)
+
+
+def test_a_run_in_line_is_shown_and_the_one_before_it_stays_the_present_one() -> None:
+    asked = (RUN, "APPROVAL_REQUESTED", "RUNNING", {"approval": "a1"})
+    view = _of_two(FIRST, (RUN, "LEASED", "RUNNING", {"epoch": 1}), asked, BEHIND)
+    assert [entry.text for entry in view.entries if isinstance(entry, Message)] == ["one", "two"]
+    assert (view.run, view.is_active, view.pending) == (RUN, True, ("a1",))
+    halted = _of_two(FIRST, asked, BEHIND, (OTHER, "HALTED", "HALTED", {}))
+    assert (halted.run, halted.is_active, halted.pending) == (RUN, True, ("a1",))
+
+
+def test_a_run_in_line_is_the_present_one_when_it_begins() -> None:
+    taken = {"run": OTHER, "reason": f"interrupted by {OTHER}"}
+    stopped = (RUN, "CANCELLED", "CANCELLED", taken)
+    view = _of_two(FIRST, BEHIND, stopped, (OTHER, "LEASED", "RUNNING", {"epoch": 1}))
+    assert (view.run, view.is_active) == (OTHER, True)
+    human = (OTHER, "MESSAGE", "RUNNING", {"type": "human", "content": "two"})
+    told = _of_two(FIRST, BEHIND, stopped, (OTHER, "LEASED", "RUNNING", {"epoch": 1}), human)
+    assert [entry.text for entry in told.entries if isinstance(entry, Message)] == ["one", "two"]
+    [note] = [entry for entry in view.entries if isinstance(entry, Note)]
+    assert note.text == "The run was cancelled: r2 takes its place"
+
+
+def test_a_rollback_says_what_goes_back_and_what_does_not() -> None:
+    view = _of_two(FIRST, BEHIND, (RUN, "CANCELLED", "CANCELLED", {"run": OTHER, "rolled_back": True}))
+    [note] = [entry for entry in view.entries if isinstance(entry, Note)]
+    assert "what it was before" in note.text
+    assert "stays done" in note.text

@@ -24,10 +24,12 @@ from fermata.server.policy import records as policies
 from fermata.server.policy.book import PolicyBook
 from fermata.server.principals import operations as principals
 from fermata.server.runs import queries
+from fermata.server.runs.record import last_event, open_run
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
 from fermata.server.store.publication import Publication
-from fermata.v1 import agent_pb2, approval_pb2, latch_pb2, principal_pb2, run_pb2, worker_pb2
+from fermata.server.threads import checkpoints, conversations
+from fermata.v1 import agent_pb2, approval_pb2, latch_pb2, principal_pb2, run_pb2, thread_pb2, worker_pb2
 
 T = TypeVar("T")
 TENANT = "default"
@@ -109,9 +111,23 @@ class World:
         self.tx(lambda tx: agents.apply(tx, TENANT, name, spec, report, "somebody"))
         return name
 
-    def create(self, agent: str = "operator", thread: str = "", by: str = "ann", for_: str = "") -> str:
-        wanted = NewRun(TENANT, agent, thread, "{}", by, for_)
+    def create(
+        self,
+        agent: str = "operator",
+        thread: str = "",
+        by: str = "ann",
+        for_: str = "",
+        strategy: str = "UNSPECIFIED",
+    ) -> str:
+        value = thread_pb2.MultitaskStrategy.Value(f"MULTITASK_STRATEGY_{strategy}")
+        wanted = NewRun(TENANT, agent, thread, "{}", by, for_, value)
         return self.tx(lambda tx: create_run(tx, self.leases, wanted))
+
+    def thread(self, strategy: str = "UNSPECIFIED") -> str:
+        """An empty thread's id."""
+        value = thread_pb2.MultitaskStrategy.Value(f"MULTITASK_STRATEGY_{strategy}")
+        made = self.tx(lambda tx: conversations.create(tx, TENANT, "{}", "ann", value))
+        return made.name.rsplit("/", 1)[1]
 
     def claim(self) -> int:
         self.work_available = False
@@ -224,7 +240,40 @@ class World:
         message = self.run(run)
         return worker_pb2.Lease(run=message.name, epoch=message.epoch if epoch is None else epoch)
 
+    def stores(self, run: str, *ids: str, namespace: str = "", **values: Any) -> worker_pb2.HostReply:
+        """The host's checkpointer stores checkpoints of one channel each, the value being the checkpoint's id."""
+        commit = worker_pb2.Commit()
+        for id_ in ids:
+            put = commit.checkpoints.add(namespace=namespace, checkpoint_id=id_)
+            put.channels.add(
+                channel="messages", version=id_, value=worker_pb2.Blob(type="t", data=id_.encode())
+            )
+            put.channel_versions["messages"] = id_
+        return self.host(run, commit=commit, **values)
+
     # What can be seen
+
+    def stored(self, thread: str, namespace: str = "") -> list[str]:
+        """Ids of the checkpoints of a thread, oldest first; each must have its value."""
+        wanted = worker_pb2.CheckpointQuery(namespace=namespace, list=True)
+        found = self.tx(lambda tx: checkpoints.query(tx, TENANT, thread, wanted)).checkpoints
+        for row in found:
+            [channel] = row.put.channels
+            assert channel.value.data.decode() == row.put.channel_versions["messages"]
+        return [row.put.checkpoint_id for row in reversed(found)]
+
+    def active_run(self, thread: str) -> str:
+        """Id of the thread's active run; empty without one."""
+        return self.tx(lambda tx: conversations.get(tx, TENANT, thread)).active_run.rsplit("/", 1)[-1]
+
+    def facts(self, run: str, kind: str) -> dict[str, Any]:
+        """The facts of a run's last event of a kind, and its type."""
+        value = run_pb2.EventType.Value(f"EVENT_TYPE_{kind}")
+        with_record = open_run(Transaction(self._connection, self.now, Publication()), TENANT, run)
+        with self._connection.begin(), with_record as record:
+            facts = last_event(self._connection, record, value)
+        del facts["sequence"]
+        return facts
 
     def run(self, run: str) -> run_pb2.Run:
         return self.tx(lambda tx: queries.get(tx, TENANT, run))

@@ -26,7 +26,7 @@ ALLOWED = {
     },
     "AWAITING": {"RESUME": "RUNNING", "HOLD": "HELD", "HALT": "HALTING"},
     "HELD": {"HALT": "HALTING"},
-    "HALTING": {"SETTLE": "HALTED"},
+    "HALTING": {"SETTLE": "HALTED", "CANCEL": "CANCELLED"},
 }
 STOPPABLE = ("QUEUED", "RUNNING", "AWAITING", "HELD")
 for _state in STOPPABLE:

@@ -376,6 +376,53 @@ async def test_a_thread_knows_its_active_run(admin: Any, worker: Any, agent: str
     assert (refused.reason, refused.metadata["run"]) == ("THREAD_BUSY", run.name)
 
 
+async def test_a_message_that_interrupts_does_so_once_however_often_it_is_sent(
+    admin: Any, worker: Any, agent: str
+) -> None:
+    first = await admin.call("RunService.CreateRun", _create(agent))
+    lease = (await worker.next("assign")).lease
+    wanted = _create(
+        agent,
+        thread=first.thread,
+        multitask_strategy=thread_pb2.MULTITASK_STRATEGY_INTERRUPT,
+        request_id="the-same",
+    )
+    second = await admin.call("RunService.CreateRun", wanted)
+    assert (second.state, second.in_line) == (run_pb2.RUN_STATE_QUEUED, True)
+    assert await admin.call("RunService.CreateRun", wanted) == second
+    assert (await worker.next("stop")).mode == worker_pb2.STOP_MODE_HALT
+    await worker.send(worker_pb2.WorkerMessage(stop_report=worker_pb2.StopReport(lease=lease)))
+    assert (await worker.next("assign")).lease.run == second.name
+    assert await admin.call("RunService.CreateRun", wanted) == second
+    ended = await admin.call("RunService.GetRun", run_pb2.GetRunRequest(name=first.name))
+    assert (ended.state, ended.successor) == (run_pb2.RUN_STATE_CANCELLED, second.name)
+    runs = await admin.call("RunService.ListRuns", run_pb2.ListRunsRequest(parent=PARENT))
+    assert len(runs.runs) == 2
+
+
+async def test_the_strategy_of_a_thread_is_set_when_it_is_made(admin: Any, worker: Any, agent: str) -> None:
+    made = thread_pb2.Thread(multitask_strategy=thread_pb2.MULTITASK_STRATEGY_ENQUEUE)
+    request = thread_pb2.CreateThreadRequest(parent=PARENT, thread=made)
+    thread = await admin.call("ThreadService.CreateThread", request)
+    assert thread.multitask_strategy == thread_pb2.MULTITASK_STRATEGY_ENQUEUE
+    await admin.call("RunService.CreateRun", _create(agent, thread=thread.name))
+    second = await admin.call("RunService.CreateRun", _create(agent, thread=thread.name))
+    assert second.in_line
+    plain = await admin.call("ThreadService.CreateThread", thread_pb2.CreateThreadRequest(parent=PARENT))
+    assert plain.multitask_strategy == thread_pb2.MULTITASK_STRATEGY_REJECT
+
+
+async def test_a_strategy_of_a_newer_client_is_refused(admin: Any, worker: Any, agent: str) -> None:
+    refused = await admin.refusal("RunService.CreateRun", _create(agent, multitask_strategy=99))
+    assert (refused.code, refused.reason) == ("INVALID_ARGUMENT", "STRATEGY_UNKNOWN")
+    thread = thread_pb2.CreateThreadRequest(
+        parent=PARENT,
+        thread=thread_pb2.Thread(multitask_strategy=99),  # type: ignore[arg-type]
+    )
+    refused = await admin.refusal("ThreadService.CreateThread", thread)
+    assert refused.reason == "STRATEGY_UNKNOWN"
+
+
 async def test_workers_are_listed(admin: Any, worker: Any) -> None:
     listed = await admin.call("WorkerService.ListWorkers", worker_pb2.ListWorkersRequest())
     [entry] = listed.workers

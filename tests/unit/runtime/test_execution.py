@@ -346,6 +346,31 @@ async def test_a_second_run_closes_calls_that_the_first_one_left(host_of: Any, l
     assert finish.answer == "done"
 
 
+async def test_a_second_run_hears_of_the_calls_that_were_done_when_the_first_was_stopped(
+    host_of: Any, ledger: Any
+) -> None:
+    agent = create_agent(Scripted(calls=[call("move", axis="x"), call("move", 2, axis="y")]), [move])
+
+    def ask_about_y(gate: worker_pb2.Gate) -> worker_pb2.GateAnswer | None:
+        asks = worker_pb2.GateAnswer(verdict=worker_pb2.GATE_VERDICT_ASK, approval="tenants/t/approvals/y")
+        return asks if '"axis":"y"' in gate.args else None
+
+    ledger.on_gate = ask_about_y
+    worker = await host_of(agent)
+    await worker.assign(HELLO)
+    await worker.parked()
+    worker.stop(worker_pb2.STOP_MODE_HALT)
+    await worker.until(lambda: ledger.stopped)
+    await worker.assign(
+        {"messages": [{"role": "user", "content": "again"}]},
+        lease=worker_pb2.Lease(run="tenants/t/runs/r2", epoch=1),
+    )
+    told = [m for m in (await worker.finished()).output["messages"] if m["type"] == "tool"]
+    assert [(m["tool_call_id"], m["status"]) for m in told] == [("c1", "success"), ("c2", "error")]
+    assert told[0]["content"] == "moved x by 1"
+    assert "cancelled" in told[1]["content"]
+
+
 async def test_runs_beside_each_other_in_one_host_do_not_mix(host_of: Any, ledger: Any) -> None:
     barrier = asyncio.Barrier(2)
 

@@ -308,7 +308,8 @@ class Execution:
             )
         given: dict[str, Any] = json_format.MessageToDict(assign.input)
         if latest is not None and MESSAGES in given:
-            closing = closing_messages(latest.checkpoint["channel_values"].get(MESSAGES))
+            pending = [value for _, channel, value in latest.pending_writes or [] if channel == MESSAGES]
+            closing = closing_messages(latest.checkpoint["channel_values"].get(MESSAGES), pending)
             if closing:
                 new = given[MESSAGES]
                 given[MESSAGES] = [*closing, *(new if isinstance(new, list) else [new])]

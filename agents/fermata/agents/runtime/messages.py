@@ -3,7 +3,7 @@ unset ones left out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from langchain_core.messages import (
@@ -78,13 +78,24 @@ def last_answer(values: Any) -> str:
     return ""
 
 
-def closing_messages(messages: Any) -> list[ToolMessage]:
-    """Answers to tool calls that nothing has answered, so that a thread whose run was stopped can be talked to again."""
+def closing_messages(messages: Any, pending: Iterable[Any] = ()) -> list[ToolMessage]:
+    """Answers to tool calls that nothing has answered, so that a thread whose run was stopped can be talked to again.
+
+    :param pending: what tasks of the stopped super-step had written to the channel when it was stopped: the answers of those that
+        were done. LangGraph leaves them out when the thread goes on with a new input.
+    """
     if not isinstance(messages, list):
         return []
+    done = {
+        message.tool_call_id: message
+        for update in pending
+        for message in new_messages(update)
+        if isinstance(message, ToolMessage)
+    }
     answered = {message.tool_call_id for message in messages if isinstance(message, ToolMessage)}
     return [
-        ToolMessage(content=CANCELLED_TEXT, tool_call_id=call["id"], name=call["name"], status="error")
+        done.get(call["id"])
+        or ToolMessage(content=CANCELLED_TEXT, tool_call_id=call["id"], name=call["name"], status="error")
         for message in messages
         if isinstance(message, AIMessage)
         for call in message.tool_calls

@@ -134,16 +134,14 @@ def _event(view: Conversation, event: run_pb2.Event) -> Conversation:
         return view
     facts = from_struct(event.data)
     view = replace(view, sequences={**view.sequences, event.run: event.sequence})
-    # A late event of an earlier run (a recovery that somebody decides) must not make that run the present
-    # one again.
-    if event.run == view.run or event.type == run_pb2.EVENT_TYPE_CREATED or not view.run:
+    if event.run == view.run or _is_now_present(view, event, facts):
         view = replace(view, run=event.run, state=event.state)
     key = f"{event.run}/events/{event.sequence}"
     match event.type:
         case run_pb2.EVENT_TYPE_CREATED:
-            return _created(view, key, facts)
+            return _created(view, key, event.run, facts)
         case run_pb2.EVENT_TYPE_MESSAGE:
-            return _message(view, key, facts)
+            return _message(view, key, event.run, facts)
         case (
             run_pb2.EVENT_TYPE_STEP_STARTED | run_pb2.EVENT_TYPE_STEP_CLOSED | run_pb2.EVENT_TYPE_STEP_REFUSED
         ):
@@ -158,8 +156,21 @@ def _event(view: Conversation, event: run_pb2.Event) -> Conversation:
             return _succeeded(replace(view, draft=""), key, facts)
         case _:
             note = _note(event, facts, key)
-            ended = replace(view, draft="", pending=()) if event.type in _ENDS else view
+            over = event.type in _ENDS and event.run == view.run
+            ended = replace(view, draft="", pending=()) if over else view
             return _put(ended, note) if note else ended
+
+
+def _is_now_present(view: Conversation, event: run_pb2.Event, facts: Facts) -> bool:
+    """True where the event makes its run the one that is going on. A run in line is that when it begins; a late event of an
+    earlier run (a recovery that somebody decides) does not make that run the present one again.
+    """
+    match event.type:
+        case run_pb2.EVENT_TYPE_CREATED:
+            return not facts.get("behind") or not view.is_active
+        case run_pb2.EVENT_TYPE_LEASED:
+            return True
+    return not view.run
 
 
 _ENDS = (
@@ -170,22 +181,22 @@ _ENDS = (
 )
 
 
-def _created(view: Conversation, key: str, facts: Facts) -> Conversation:
+def _created(view: Conversation, key: str, run: str, facts: Facts) -> Conversation:
     given = facts.get("input")
     messages = given.get("messages") if isinstance(given, dict) else None
     last = messages[-1] if isinstance(messages, list) and messages else None
     text = message_text(last.get("content")) if isinstance(last, dict) else ""
-    view = replace(view, draft="", inputs={view.run: text})
+    view = replace(view, draft="" if view.run == run else view.draft, inputs={**view.inputs, run: text})
     return _put(view, Message(key, "person", text)) if text else view
 
 
-def _message(view: Conversation, key: str, facts: Facts) -> Conversation:
+def _message(view: Conversation, key: str, run: str, facts: Facts) -> Conversation:
     speaker = _text(facts, "type") or _text(facts, "role")
     text = message_text(facts.get("content"))
     if speaker in ("ai", "assistant", "AIMessageChunk"):
         view = replace(view, draft="")
         return _put(view, Message(key, "agent", text, citations_of(facts.get("citations")))) if text else view
-    if speaker in ("human", "user") and text and text != view.inputs.get(view.run):
+    if speaker in ("human", "user") and text and text != view.inputs.get(run):
         return _put(view, Message(key, "person", text))
     return view
 
@@ -274,20 +285,33 @@ def _note(event: run_pb2.Event, facts: Facts, key: str) -> Note | None:
         case run_pb2.EVENT_TYPE_RELEASED:
             return Note(key, "Released; the run goes on.")
         case run_pb2.EVENT_TYPE_HALTING:
-            return Note(key, "Halting" + tail, "warning")
+            return Note(key, "Halting" + _place_taken(facts, tail), "warning")
         case run_pb2.EVENT_TYPE_HALTED:
             return Note(key, "Halted: nothing of this run can start any more.", "warning")
         case run_pb2.EVENT_TYPE_FAILED:
             message = one_line(_text(facts, "message"), 600)
             return Note(key, f"The run failed [{reason}] {message}", "error")
         case run_pb2.EVENT_TYPE_CANCELLED:
-            return Note(key, "The run was cancelled" + tail, "warning")
+            return Note(key, "The run was cancelled" + _place_taken(facts, tail), "warning")
         case run_pb2.EVENT_TYPE_EXPIRED:
             return Note(key, "The run's deadline has passed.", "error")
         case run_pb2.EVENT_TYPE_CUSTOM:
             return Note(key, one_line(shown(facts.get("value")), 300))
         case _:
             return None
+
+
+def _place_taken(facts: Facts, tail: str) -> str:
+    """How a run ends that a later message has taken the place of; ``tail`` for every other one."""
+    successor = _text(facts, "run")
+    if not successor:
+        return tail
+    back = (
+        "; the conversation is what it was before, what was done stays done"
+        if facts.get("rolled_back")
+        else ""
+    )
+    return f": {one_line(last_part(successor), 40)} takes its place{back}"
 
 
 def _approval(view: Conversation, approval: approval_pb2.Approval) -> Conversation:

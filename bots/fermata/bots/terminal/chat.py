@@ -12,12 +12,12 @@ import typer
 
 from fermata.bots.conversation.intents import Command, intent_of
 from fermata.bots.conversation.text import one_line, short_name
-from fermata.client import Client, LocalError
+from fermata.client import Client, LocalError, MultitaskStrategy
 from fermata.v1 import agent_pb2
 
 from . import completion, exits
 from .output import Output
-from .session import Json, settings_of
+from .session import Json, OnBusy, settings_of
 from .talk import Talk
 
 _Result = TypeVar("_Result")
@@ -38,6 +38,7 @@ def chat(
         ),
     ] = "",
     thread: Annotated[str, typer.Option(help="Go on with this conversation, shown from its start.")] = "",
+    on_busy: OnBusy = None,
     as_json: Json = False,
 ) -> None:
     """Talk with an agent; decide, hold and halt on the way. Without a terminal it reads one line of input
@@ -57,9 +58,9 @@ def chat(
             if interactive:
                 from .line_editor import talk_at_terminal
 
-                await talk_at_terminal(client, output, found.name, name)
+                await talk_at_terminal(client, output, found.name, name, on_busy)
             else:
-                await _through_pipe(client, output, found.name, name)
+                await _through_pipe(client, output, found.name, name, on_busy)
 
     asyncio.run(conversation())
 
@@ -89,9 +90,11 @@ class PipeReader:
                 return
 
 
-async def _through_pipe(client: Client, output: Output, agent: str, thread: str) -> None:
+async def _through_pipe(
+    client: Client, output: Output, agent: str, thread: str, on_busy: MultitaskStrategy | None
+) -> None:
     reader = PipeReader()
-    talk = Talk(client, output, reader, agent, thread, echo=True)
+    talk = Talk(client, output, reader, agent, thread, echo=True, on_busy=on_busy)
     following = asyncio.create_task(talk.follow())
     try:
         await _unless_broken(talk.catch_up(), following)

@@ -60,7 +60,7 @@ _HINTS = {
     "AGENT_NOT_FOUND": "fermata agents lists them.",
     "LATCH_NOT_FOUND": "fermata latches lists them.",
     "COLLECTION_NOT_FOUND": "fermata documents lists collections.",
-    "THREAD_BUSY": "Wait for its run, or halt it: fermata halt RUN",
+    "THREAD_BUSY": "Wait for its run, halt it (fermata halt RUN), or say --on-busy enqueue, interrupt or rollback",
     "APPROVAL_DIGEST_MISMATCH": "It has changed since it was shown. Look at it again: fermata approvals",
 }
 

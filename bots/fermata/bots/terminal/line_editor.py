@@ -14,7 +14,7 @@ from prompt_toolkit.patch_stdout import patch_stdout
 
 from fermata.bots.conversation.intents import COMMANDS
 from fermata.bots.conversation.text import short_name
-from fermata.client import Client, FermataError
+from fermata.client import Client, FermataError, MultitaskStrategy
 
 from .output import Output, report
 from .talk import Talk
@@ -22,12 +22,14 @@ from .talk import Talk
 TOOLBAR_SECONDS = 1.0
 
 
-async def talk_at_terminal(client: Client, output: Output, agent: str, thread: str) -> None:
+async def talk_at_terminal(
+    client: Client, output: Output, agent: str, thread: str, on_busy: MultitaskStrategy | None
+) -> None:
     """Talk until the person leaves."""
     reader = TerminalReader()
     with patch_stdout(raw=True):
         output.attach_terminal()
-        talk = Talk(client, output, reader, agent, thread)
+        talk = Talk(client, output, reader, agent, thread, on_busy=on_busy)
         reader.talk = talk
         following = asyncio.create_task(_follow(talk))
         caught_up = asyncio.create_task(talk.catch_up())

@@ -42,7 +42,9 @@ class Printer:
                 self._console.print(drawing.entry(entry))
 
     def expect(self, run: run_pb2.Run) -> None:
-        """Count ``run`` as going on from now, unless its events have told more already."""
+        """Count ``run`` as going on from now, unless its events have told more already, or it waits for the one that is."""
+        if run.in_line and self.view.is_active:
+            return
         if self.view.run != run.name and run.name not in self.view.sequences:
             self.view = replace(self.view, run=run.name, state=run.state)
 

@@ -19,7 +19,7 @@ from fermata.v1 import run_pb2
 from . import completion, drawing, exits
 from .deciding import ask_about
 from .printer import Printer
-from .session import Json, Session, session
+from .session import Json, OnBusy, Session, session
 
 STATES = {drawing.enum_word(name, "RUN_STATE_"): value for name, value in run_pb2.RunState.items() if value}
 
@@ -40,6 +40,7 @@ def run(
         str, typer.Option(help="JSON object for a graph that does not talk; @FILE reads it from a file.")
     ] = "",
     thread: Annotated[str, typer.Option(help="Go on with this thread.")] = "",
+    on_busy: OnBusy = None,
     detach: Annotated[bool, typer.Option("--detach", help="Print the run's name and leave.")] = False,
     wait: Annotated[
         bool,
@@ -57,11 +58,14 @@ def run(
     if given is None and not text:
         raise LocalError('Say something: fermata run AGENT "TEXT", or give --values.', reason="INPUT_MISSING")
     with session(context, as_json) as opened:
-        created = opened.client.runs.create(agent, text, values=given, thread=thread)
+        created = opened.client.runs.create(
+            agent, text, values=given, thread=thread, multitask_strategy=on_busy
+        )
         if detach:
             opened.output.show(Text(created.name), document=created)
             return
-        opened.output.note(f"{short_name(created.name)} on {short_name(created.thread)}")
+        waits = ", in line behind the run that is going on" if created.in_line else ""
+        opened.output.note(f"{short_name(created.name)} on {short_name(created.thread)}{waits}")
         try:
             ended = follow(opened, created.name, ask=opened.is_interactive, leave=not wait, own_text=text)
         except KeyboardInterrupt:

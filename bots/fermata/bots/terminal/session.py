@@ -11,7 +11,14 @@ from typing import Annotated, Protocol, TypeVar
 
 import typer
 
-from fermata.client import Connection, LocalError, NotFoundError, RetryPolicy, SyncClient
+from fermata.client import (
+    Connection,
+    LocalError,
+    MultitaskStrategy,
+    NotFoundError,
+    RetryPolicy,
+    SyncClient,
+)
 from fermata.client.names import last_part
 from fermata.v1 import agent_pb2, approval_pb2, latch_pb2, run_pb2
 
@@ -19,6 +26,14 @@ from .output import Output
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask for confirmation.")]
+OnBusy = Annotated[
+    MultitaskStrategy | None,
+    typer.Option(
+        "--on-busy",
+        help="While a run of the thread is going on: refuse the message, let it wait in line, interrupt that run, or roll it back "
+        "(the conversation, not what was done). Left out: as the thread says, else refuse.",
+    ),
+]
 AMBIGUOUS_SHOWN = 8
 SEARCHED = 500
 ALL_APPROVAL_STATES = tuple(value for value in approval_pb2.ApprovalState.values() if value)

@@ -28,7 +28,7 @@ from fermata.bots.conversation.intents import (
 )
 from fermata.bots.conversation.text import one_line, short_name, shown
 from fermata.bots.conversation.view import Conversation, Entry, Message
-from fermata.client import Client, FermataError, NotFoundError, StreamOptions
+from fermata.client import Client, FermataError, MultitaskStrategy, NotFoundError, StreamOptions
 from fermata.client.latches import CLOSED_STATES
 from fermata.client.values import JsonValue, from_struct
 from fermata.v1 import approval_pb2, latch_pb2, run_pb2
@@ -53,16 +53,27 @@ class Talk:
     """A conversation with ``agent`` on ``thread``.
 
     :param echo: print what the person says (where the terminal has not shown it already).
+    :param on_busy: what a message does while a run is going on. Where it is left to the thread, and where it refuses, a message
+        beside a card that waits is taken for a slip of the person who decides; else it is sent.
     """
 
     def __init__(
-        self, client: Client, output: Output, reader: Reader, agent: str, thread: str, *, echo: bool = False
+        self,
+        client: Client,
+        output: Output,
+        reader: Reader,
+        agent: str,
+        thread: str,
+        *,
+        echo: bool = False,
+        on_busy: MultitaskStrategy | None = None,
     ) -> None:
         self._client = client
         self._output = output
         self._reader = reader
         self._agent = agent
         self._thread = thread
+        self._on_busy = on_busy
         self._said: set[str] = set()
         self._approvals: dict[str, approval_pb2.Approval] = {}
         self._moved = asyncio.Event()
@@ -164,11 +175,15 @@ class Talk:
         return True
 
     async def _say(self, text: str) -> None:
-        if self.view.is_active and self.view.cards:
+        if self.view.is_active and self.view.cards and self._on_busy in (None, "reject"):
             self._output.note("A card waits: a approve, e edit, r reject, d details, h halt.", style="yellow")
             return
         self._said.add(text)
-        run = await self._client.runs.create(self._agent, text, thread=self._thread)
+        run = await self._client.runs.create(
+            self._agent, text, thread=self._thread, multitask_strategy=self._on_busy
+        )
+        if run.in_line and self._on_busy == "enqueue":
+            self._output.note("In line behind what is going on.")
         # The view hears of the run by its first event; until then it must not look as if nothing went on.
         self.printer.expect(run)
 

@@ -14,7 +14,9 @@ from sqlalchemy import and_, select, update
 from fermata.server.dispatch.channel import LEASE_SECONDS
 from fermata.server.errors import DomainError
 from fermata.server.lifecycle import decisions, latching, leases
+from fermata.server.lifecycle.stopping import lease_expired
 from fermata.server.plane import ControlPlane
+from fermata.server.runs.record import open_run
 from fermata.server.runs.transitions import HALTING
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
@@ -98,13 +100,19 @@ def _is_closed(plane: ControlPlane, worker: str) -> bool:
     return connected is None or connected.closed
 
 
+def _may_end(transaction: Transaction, tenant: str, run: str) -> bool:
+    with open_run(transaction, tenant, run) as record:
+        return lease_expired(transaction, record)
+
+
 def _silence(transaction: Transaction, worker: str) -> None:
-    """A worker's leases have expired. Runs that were halting wait for its processes' confirmed end; the others are leased again."""
+    """A worker's leases have expired. Runs that were halting wait for its processes' confirmed end, unless nothing of them can start
+    any more; the others are leased again."""
     runs = schema.runs.c
     for row in transaction.execute(
         select(runs.tenant, runs.id, runs.state).where(runs.worker == worker)
     ).fetchall():
-        if row.state == HALTING:
+        if row.state == HALTING and not _may_end(transaction, row.tenant, row.id):
             latching.mark_unreachable(transaction, row.tenant, row.id)
         else:
             leases.lose_lease(transaction, row.tenant, row.id, "its worker is silent", dead=False)

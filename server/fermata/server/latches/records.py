@@ -159,10 +159,15 @@ def step_ended(
         settle(transaction, tenant, latch)
 
 
+def waiting_for_run(connection: Any, tenant: str, run: str) -> list[str]:
+    """Latches that have found the run at work and wait for its end."""
+    return list(connection.execute(_WAITING_FOR_RUN, {"of_tenant": tenant, "of_run": run}).scalars())
+
+
 def run_stopped(transaction: Transaction, tenant: str, run: str) -> None:
     """Tell the latches that wait for this run that nothing of it can start any more."""
     mine = {"of_tenant": tenant, "of_run": run}
-    waiting = transaction.execute(_WAITING_FOR_RUN, mine).scalars().all()
+    waiting = waiting_for_run(transaction, tenant, run)
     if waiting:
         transaction.execute(_STOP_RUN, mine)
     for latch in waiting:

@@ -21,6 +21,7 @@ from fermata.server.lifecycle.resumption import (
     note_news,
     resume_if_possible,
 )
+from fermata.server.lifecycle.stopping import settle, step_ended
 from fermata.server.names import parse
 from fermata.server.policy.rules import ApprovalRequirement
 from fermata.server.runs.record import RunRecord, open_run
@@ -56,6 +57,7 @@ def receive(
             steps.report(transaction, run, message.step_closed)
             if not run.is_leased_to(worker, message.lease.epoch):
                 _withdraw_doubt(transaction, run, message.step_closed.step)
+                step_ended(transaction, run)
                 reply.error.reason = "STALE_EPOCH"
                 return reply
         run.require_lease(worker, message.lease.epoch)
@@ -97,7 +99,7 @@ def _commit(transaction: Transaction, run: RunRecord, number: int, commit: worke
 
     :param number: the message's; those of a run come in order, and again after a break. 0 where it has none.
     """
-    checkpoints.apply(transaction, run.tenant, run.thread, commit)
+    checkpoints.apply(transaction, run.tenant, run.thread, run.id, commit)
     models.keep(transaction, run, commit.models)
     if commit.checkpoints:
         run.input_committed = True
@@ -197,7 +199,10 @@ def _finish(transaction: Transaction, run: RunRecord, finish: worker_pb2.Finish)
     if run.state == HALTING:
         # It came to its end before the halt reached it; what it has done stays on record.
         run.answer = finish.answer
-        end(transaction, run, Move.SETTLE, run_pb2.EVENT_TYPE_HALTED, killed=False)
+        mine = [row for row in steps.open_steps(transaction, run.tenant, run.id) if row.worker == run.worker]
+        if not mine:
+            settle(transaction, run, killed=False)
+        # Else a thread of it that can't be stopped is in a call: the worker reports when its process has ended.
         return
     if finish.HasField("error"):
         run.error = json_format.MessageToJson(finish.error, indent=None)

@@ -18,6 +18,7 @@ from fermata.server.ledger.digests import call_digest
 from fermata.server.ledger.gate import GateKeeper
 from fermata.server.lifecycle.latching import NewLatch, set_latch
 from fermata.server.lifecycle.resumption import resume_if_possible
+from fermata.server.lifecycle.stopping import step_ended
 from fermata.server.names import Name
 from fermata.server.policy.rules import Outcome
 from fermata.server.runs.record import RunRecord, open_run
@@ -90,6 +91,7 @@ def decide(transaction: Transaction, keeper: GateKeeper, tenant: str, decided: D
         approvals.close(transaction, run, row, _STATE_AFTER[decided.decision], **values)
         if row.kind == approvals.RECOVERY:
             _recover(transaction, row, run, decided)
+            step_ended(transaction, run)
         resume_if_possible(transaction, run, "decided")
 
 

@@ -11,17 +11,14 @@ from fermata.server.errors import not_found
 from fermata.server.latches import records as latch_records
 from fermata.server.latches.coverage import ActiveLatch, Subject, covers
 from fermata.server.ledger import steps
-from fermata.server.lifecycle.ending import end
 from fermata.server.lifecycle.resumption import go_on, is_covered, resume_if_possible
+from fermata.server.lifecycle.stopping import Cause, settle, stop, tell
 from fermata.server.names import Name, new_id, parse
 from fermata.server.runs.record import RunRecord, last_event, open_run
 from fermata.server.runs.transitions import AWAITING, ENDED, HALTING, HELD, RUNNING, Move
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
 from fermata.v1 import latch_pb2, run_pb2, worker_pb2
-
-GRACE_SECONDS = 2.0
-"""How long cancellation may take before a host is killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +129,7 @@ def stop_report(transaction: Transaction, worker: str, report: worker_pb2.StopRe
                 steps.close(
                     transaction, run, row, steps.KILLED, error="halted while it ran; the outcome is unknown"
                 )
-        end(transaction, run, Move.SETTLE, run_pb2.EVENT_TYPE_HALTED, killed=report.killed)
+        settle(transaction, run, killed=report.killed)
 
 
 def mark_unreachable(transaction: Transaction, tenant: str, run: str) -> None:
@@ -149,20 +146,6 @@ def mark_unreachable(transaction: Transaction, tenant: str, run: str) -> None:
             update(schema.latch_steps).where(mine).values(status=latch_pb2.LATCH_STEP_STATUS_UNREACHABLE)
         )
         transaction.publication.latches.extend(touched)
-
-
-def tell(transaction: Transaction, run: RunRecord, mode: worker_pb2.StopMode.ValueType, latch: str) -> None:
-    """Tell the worker that holds the run's lease how to stop, after the commit.
-
-    :param latch: the name of the latch for which it is done.
-    """
-    stop = worker_pb2.Stop(
-        lease=worker_pb2.Lease(run=run.name, epoch=run.epoch),
-        mode=mode,
-        latch=latch,
-        grace_seconds=GRACE_SECONDS,
-    )
-    transaction.publication.to_workers.append((run.worker, worker_pb2.ServerMessage(stop=stop)))
 
 
 def _is_held_still(transaction: Transaction, run: RunRecord) -> bool:
@@ -240,24 +223,7 @@ def _stop(transaction: Transaction, run: RunRecord, latch: str, wanted: NewLatch
     name = str(Name(run.tenant, "latches", latch))
     if wanted.kind == latch_records.HOLD:
         return _hold(transaction, run, name)
-    if run.state == HALTING:
-        return False
-    at_work = run.state == RUNNING and bool(run.worker)
-    run.move(Move.HALT)
-    run.emit(
-        run_pb2.EVENT_TYPE_HALTING,
-        latch=name,
-        reason=wanted.reason,
-        by=wanted.on_behalf_of or wanted.created_by,
-    )
-    if at_work:
-        tell(transaction, run, worker_pb2.STOP_MODE_HALT, name)
-        return False
-    if run.worker:
-        # Parked: its host waits with nothing open, and is let go.
-        tell(transaction, run, worker_pb2.STOP_MODE_DROP, name)
-    end(transaction, run, Move.SETTLE, run_pb2.EVENT_TYPE_HALTED, killed=False)
-    return True
+    return stop(transaction, run, Cause(wanted.reason, wanted.on_behalf_of or wanted.created_by, latch=name))
 
 
 def _hold(transaction: Transaction, run: RunRecord, name: str) -> bool:

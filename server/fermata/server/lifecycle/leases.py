@@ -16,6 +16,7 @@ from fermata.server.latches.coverage import ActiveLatch, Subject, strictest
 from fermata.server.ledger import steps
 from fermata.server.lifecycle.ending import end
 from fermata.server.lifecycle.resumption import build_resume
+from fermata.server.lifecycle.stopping import lease_expired, settle, step_ended
 from fermata.server.names import Name
 from fermata.server.runs.record import RunRecord, open_run
 from fermata.server.runs.transitions import HALTING, QUEUED, RUNNING, Move
@@ -33,6 +34,7 @@ _WAITING = (
         and_(
             or_(schema.runs.c.state == QUEUED, schema.runs.c.state == RUNNING),
             schema.runs.c.worker == "",
+            schema.runs.c.in_line == False,  # noqa: E712 - SQL's
             schema.runs.c.n > bindparam("after"),
         )
     )
@@ -87,6 +89,9 @@ class Leases:
         """
         # The host that begins with it numbers its messages from 1.
         run.told = 0
+        thread_is_new = False
+        if not run.input_committed:
+            run.base, thread_is_new = checkpoints.base(transaction, run.tenant, run.thread)
         revision = self._revisions.get(transaction, run.tenant, run.agent, run.revision)
         assign = worker_pb2.Assign(
             lease=worker_pb2.Lease(run=run.name, epoch=run.epoch),
@@ -96,8 +101,7 @@ class Leases:
             spec=revision.spec,
             shared_host=not revision.report.has_sync_code,
             restarted=restarted,
-            thread_is_new=not run.input_committed
-            and checkpoints.is_empty(transaction, run.tenant, run.thread),
+            thread_is_new=thread_is_new,
         )
         if run.input_committed:
             assign.resume.CopyFrom(build_resume(transaction, run))
@@ -147,10 +151,11 @@ def _close_what_it_left(transaction: Transaction, worker: str, reason: str) -> N
     for row in steps.open_of_worker(transaction, worker):
         with open_run(transaction, row.tenant, row.run) as run:
             steps.close(transaction, run, row, steps.KILLED, error=f"its process ended: {reason}")
+            step_ended(transaction, run)
 
 
 def lose_lease(transaction: Transaction, tenant: str, run: str, reason: str, *, dead: bool) -> str:
-    """End one run's lease; it is leased again, or, where it was halting and its host is dead, halted."""
+    """End one run's lease; it is leased again, or, where it was being stopped and nothing of it can start any more, ended."""
     with open_run(transaction, tenant, run) as record:
         if dead:
             for row in steps.open_steps(transaction, tenant, run):
@@ -158,8 +163,8 @@ def lose_lease(transaction: Transaction, tenant: str, run: str, reason: str, *, 
                     steps.close(transaction, record, row, steps.KILLED, error=f"its process ended: {reason}")
         record.emit(run_pb2.EVENT_TYPE_LEASE_LOST, worker=record.worker, epoch=record.epoch, reason=reason)
         if record.state == HALTING:
-            if dead:
-                end(transaction, record, Move.SETTLE, run_pb2.EVENT_TYPE_HALTED, killed=True)
+            if dead or lease_expired(transaction, record):
+                settle(transaction, record, killed=dead)
         else:
             record.worker = ""
             # A hold waits no longer: without a lease no gate lets anything through, and what it covers is not leased.

@@ -14,9 +14,9 @@ from sqlalchemy import select
 
 from fermata.server.latches import records as latch_records
 from fermata.server.latches.coverage import Subject, strictest
-from fermata.server.lifecycle.latching import tell
 from fermata.server.lifecycle.leases import Leases, lose_lease
 from fermata.server.lifecycle.resumption import repeated_resume
+from fermata.server.lifecycle.stopping import tell
 from fermata.server.names import Name
 from fermata.server.runs.record import RunRecord, last_event, open_run
 from fermata.server.runs.transitions import HALTING, RUNNING
@@ -39,8 +39,8 @@ def catch_up(
         with open_run(transaction, row.tenant, row.id) as run:
             has_it = (run.name, run.epoch) in here
             if run.state == HALTING:
-                latch = last_event(transaction, run, run_pb2.EVENT_TYPE_HALTING).get("latch", "")
-                tell(transaction, run, worker_pb2.STOP_MODE_HALT, latch)
+                facts = last_event(transaction, run, run_pb2.EVENT_TYPE_HALTING)
+                tell(transaction, run, worker_pb2.STOP_MODE_HALT, facts.get("latch") or facts.get("run", ""))
             elif run.state == RUNNING:
                 _go_on(transaction, leases, run, has_it=has_it)
             parked = run.state not in (HALTING, RUNNING)

@@ -11,13 +11,14 @@ from sqlalchemy import and_, bindparam, select, update
 from fermata.server.errors import DomainError, ErrorKind, not_found, precondition
 from fermata.server.latches import records as latch_records
 from fermata.server.latches.coverage import Subject, strictest
+from fermata.server.lifecycle.doubletext import INTERRUPT, ROLLBACK, Strategy, admit, take_place
 from fermata.server.lifecycle.leases import Leases
 from fermata.server.names import Name, new_id
 from fermata.server.runs.record import open_run
 from fermata.server.runs.transitions import QUEUED
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
-from fermata.v1 import run_pb2
+from fermata.v1 import run_pb2, thread_pb2
 
 MAX_INPUT_BYTES = 4 * 1024 * 1024
 """Largest input of a run, as JSON."""
@@ -39,12 +40,14 @@ class NewRun:
     input: str
     requested_by: str
     on_behalf_of: str
+    strategy: Strategy.ValueType = thread_pb2.MULTITASK_STRATEGY_UNSPECIFIED
+    """What shall happen where another run of the thread is going on; what the thread says where unspecified."""
 
 
 def create_run(transaction: Transaction, leases: Leases, wanted: NewRun) -> str:
     """Commit a run and return its id.
 
-    :raises DomainError: AGENT_NOT_FOUND, THREAD_NOT_FOUND, THREAD_BUSY, HALTED, INPUT_TOO_LARGE.
+    :raises DomainError: AGENT_NOT_FOUND, THREAD_NOT_FOUND, THREAD_BUSY, THREAD_QUEUE_FULL, ROLLBACK_UNKNOWN, HALTED, INPUT_TOO_LARGE.
     """
     if len(wanted.input) > MAX_INPUT_BYTES:
         raise DomainError(
@@ -58,7 +61,7 @@ def create_run(transaction: Transaction, leases: Leases, wanted: NewRun) -> str:
             "agent", str(Name(wanted.tenant, "agents", wanted.agent)), "List them with `fermata agents`."
         )
     run = new_id()
-    thread = _take_thread(transaction, wanted, run)
+    thread, busy, strategy = _take_thread(transaction, wanted, run)
     latch = strictest(latch_records.active(transaction, wanted.tenant), Subject(run, thread, wanted.agent))
     if latch is not None and latch.kind == latch_records.HALT:
         name = str(Name(wanted.tenant, "latches", latch.id))
@@ -81,21 +84,33 @@ def create_run(transaction: Transaction, leases: Leases, wanted: NewRun) -> str:
             "requested_by": wanted.requested_by,
             "on_behalf_of": wanted.on_behalf_of,
             "created": transaction.now,
+            "in_line": busy is not None,
         },
     )
+    if busy is not None and strategy in (INTERRUPT, ROLLBACK):
+        # What is active may end here and now; the run is then the active one, and not in line any more.
+        by = wanted.on_behalf_of or wanted.requested_by
+        take_place(transaction, wanted.tenant, busy, run, strategy, by)
     with open_run(transaction, wanted.tenant, run) as record:
+        behind = (
+            {"behind": str(Name(wanted.tenant, "runs", busy.active_run))} if busy and record.in_line else {}
+        )
         record.emit(
             run_pb2.EVENT_TYPE_CREATED,
             agent=wanted.agent,
             revision=revision,
             input=_shown(json.loads(wanted.input)),
+            **behind,
         )
-        if latch is None:
+        if latch is None and not record.in_line:
             leases.grant_now(transaction, record)
     return run
 
 
-def _take_thread(transaction: Transaction, wanted: NewRun, run: str) -> str:
+def _take_thread(
+    transaction: Transaction, wanted: NewRun, run: str
+) -> tuple[str, Any | None, Strategy.ValueType]:
+    """The thread's id; its row where another run is active on it, with the strategy that applies. A free thread is the run's now."""
     threads = schema.threads.c
     if not wanted.thread:
         thread = new_id()
@@ -109,20 +124,15 @@ def _take_thread(transaction: Transaction, wanted: NewRun, run: str) -> str:
                 "created": transaction.now,
             },
         )
-        return thread
+        return thread, None, wanted.strategy
     mine = and_(threads.tenant == wanted.tenant, threads.id == wanted.thread)
     row = transaction.execute(select(schema.threads).where(mine)).first()
     if row is None:
         raise not_found("thread", str(Name(wanted.tenant, "threads", wanted.thread)))
     if row.active_run:
-        active = str(Name(wanted.tenant, "runs", row.active_run))
-        raise precondition(
-            f"{active} is still going on in this thread. Wait for it, or halt it.",
-            reason="THREAD_BUSY",
-            run=active,
-        )
+        return wanted.thread, row, admit(transaction, wanted.tenant, row, wanted.strategy)
     transaction.execute(update(schema.threads).where(mine).values(active_run=run))
-    return wanted.thread
+    return wanted.thread, None, wanted.strategy
 
 
 def _shown(value: Any) -> Any:

@@ -9,6 +9,7 @@ from sqlalchemy import and_, select
 
 from fermata.server.errors import invalid
 from fermata.server.ledger import steps
+from fermata.server.lifecycle.doubletext import require_known
 from fermata.server.lifecycle.start import NewRun, create_run
 from fermata.server.names import parse
 from fermata.server.principals.callers import Caller
@@ -39,7 +40,10 @@ class RunService(Service, run_pb2_grpc.RunServiceServicer):
         agent = parse(request.agent, "agents")
         self.require_tenant(caller, agent.tenant)
         thread = self.id_of(caller, request.thread, "threads")
-        wanted = NewRun(tenant, agent.id, thread, _input(request), caller.name, actor.on_behalf_of)
+        strategy = request.multitask_strategy
+        require_known(strategy, "multitask_strategy")
+        given = _input(request)
+        wanted = NewRun(tenant, agent.id, thread, given, caller.name, actor.on_behalf_of, strategy)
 
         def operation(transaction: Transaction) -> run_pb2.Run:
             def produce() -> run_pb2.Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fermata.server.lifecycle.doubletext import require_known
 from fermata.server.names import parse
 from fermata.server.principals.callers import Caller
 from fermata.server.rpc import pages
@@ -24,10 +25,12 @@ class ThreadService(Service, thread_pb2_grpc.ThreadServiceServicer):
     ) -> thread_pb2.Thread:
         tenant = self.tenant_of(caller, request.parent)
         labels = canonical(request.thread.labels, "thread.labels")
+        strategy = request.thread.multitask_strategy
+        require_known(strategy, "thread.multitask_strategy")
 
         def operation(transaction: Transaction) -> thread_pb2.Thread:
             def produce() -> thread_pb2.Thread:
-                return conversations.create(transaction, tenant, labels, caller.name)
+                return conversations.create(transaction, tenant, labels, caller.name, strategy)
 
             return once(transaction, caller, "CreateThread", request, produce, thread_pb2.Thread)
 

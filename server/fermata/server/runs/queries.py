@@ -81,6 +81,8 @@ def _to_message(row: Any) -> run_pb2.Run:
         worker=row.worker,
         last_sequence=row.sequence,
         etag=str(row.version),
+        in_line=row.in_line,
+        successor=str(Name(row.tenant, "runs", row.successor)) if row.successor else "",
     )
     json_format.Parse(row.input, message.input)
     if row.output:

@@ -31,6 +31,10 @@ _UPDATED = (
     "sequence",
     "version",
     "ended",
+    "in_line",
+    "successor",
+    "rolls_back",
+    "base",
 )
 
 # Statements are built once: to build one again costs several times what running it does.
@@ -82,6 +86,14 @@ class RunRecord:
         self.version: int = row.version
         self.created: float = row.created
         self.ended: float = row.ended
+        self.in_line: bool = row.in_line
+        """True while it waits for the runs before it on its thread: it is not to be leased."""
+        self.successor: str = row.successor
+        """Id of the run that takes its place once nothing of it can start any more; empty where none does."""
+        self.rolls_back: bool = row.rolls_back
+        """True where its thread's state goes back to what it was before it, when it has ended."""
+        self.base: int = row.base
+        """How far the store of checkpoints had come when it began; below 0 where it has not begun, or nobody knows."""
         self._before = {name: getattr(self, name) for name in _UPDATED}
 
     @property
@@ -124,6 +136,7 @@ class RunRecord:
         if self.has_ended:
             self.ended = self._transaction.now
             self.worker = ""
+            self.in_line = False
 
     def emit(self, event: run_pb2.EventType.ValueType, /, **data: Any) -> None:
         """Append to the history. Where the facts are more than an event holds, the long ones among them are cut."""

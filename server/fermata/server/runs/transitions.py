@@ -54,6 +54,7 @@ _TABLE: dict[tuple[State.ValueType, Move], State.ValueType] = {
     (AWAITING, Move.HALT): HALTING,
     (HELD, Move.HALT): HALTING,
     (HALTING, Move.SETTLE): HALTED,
+    (HALTING, Move.CANCEL): CANCELLED,
     (QUEUED, Move.FAIL): FAILED,
     (QUEUED, Move.CANCEL): CANCELLED,
     (RUNNING, Move.CANCEL): CANCELLED,

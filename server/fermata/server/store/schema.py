@@ -15,6 +15,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData()
@@ -98,6 +99,7 @@ threads = Table(
     _text("id"),
     _text("labels", "{}"),
     _text("active_run"),
+    _number("multitask_strategy"),
     _text("created_by"),
     _time("created"),
     UniqueConstraint("tenant", "id"),
@@ -129,9 +131,15 @@ runs = Table(
     _number("version"),
     _time("created"),
     _time("ended"),
+    _flag("in_line"),
+    _text("successor"),
+    _flag("rolls_back"),
+    _number("base", -1),
     UniqueConstraint("tenant", "id"),
     Index("runs_by_state", "state", "worker", "n"),
     Index("runs_by_thread", "tenant", "thread", "n"),
+    # Every run that ends looks here who is next.
+    Index("runs_in_line", "tenant", "thread", "n", sqlite_where=text("in_line = 1")),
     sqlite_autoincrement=True,
 )
 
@@ -340,6 +348,7 @@ checkpoint_writes = Table(
     _text("channel"),
     _text("type"),
     _blob("data"),
+    _text("run"),
     PrimaryKeyConstraint("tenant", "thread", "namespace", "checkpoint", "task", "position"),
 )
 

@@ -11,7 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
-from sqlalchemy import and_, bindparam, select, tuple_
+from sqlalchemy import and_, bindparam, exists, func, not_, select, tuple_
 from sqlalchemy.dialects.sqlite import insert
 
 from fermata.server.errors import DomainError, ErrorKind
@@ -30,25 +30,31 @@ _KEEP_CHECKPOINTS = insert(schema.checkpoints).prefix_with("OR IGNORE")
 _KEEP_VALUES = insert(schema.channel_blobs).prefix_with("OR IGNORE")
 
 
-_ANY = (
-    select(schema.checkpoints.c.id)
-    .where(
-        and_(
-            schema.checkpoints.c.tenant == bindparam("of_tenant"),
-            schema.checkpoints.c.thread == bindparam("of_thread"),
+_BASE = select(
+    select(func.coalesce(func.max(schema.checkpoints.c.n), 0)).scalar_subquery(),
+    not_(
+        exists().where(
+            and_(
+                schema.checkpoints.c.tenant == bindparam("of_tenant"),
+                schema.checkpoints.c.thread == bindparam("of_thread"),
+            )
         )
-    )
-    .limit(1)
+    ),
 )
 
 
-def is_empty(connection: Any, tenant: str, thread: str) -> bool:
-    """True where nothing was ever stored for the thread."""
-    return connection.execute(_ANY, {"of_tenant": tenant, "of_thread": thread}).first() is None
+def base(connection: Any, tenant: str, thread: str) -> tuple[int, bool]:
+    """What a run begins from: how far the store has come, as the number of its last checkpoint of any thread, and whether nothing is
+    stored for this thread.
+
+    While the run is active, every checkpoint of its thread with a higher number is its own.
+    """
+    last, is_empty = connection.execute(_BASE, {"of_tenant": tenant, "of_thread": thread}).one()
+    return last, bool(is_empty)
 
 
-def apply(transaction: Transaction, tenant: str, thread: str, commit: worker_pb2.Commit) -> None:
-    """Store what a host's checkpointer has collected. The same commit again changes nothing."""
+def apply(transaction: Transaction, tenant: str, thread: str, run: str, commit: worker_pb2.Commit) -> None:
+    """Store what the checkpointer of a run's host has collected. The same commit again changes nothing."""
     if commit.checkpoints:
         _store_checkpoints(transaction, tenant, thread, commit.checkpoints)
     writes = [
@@ -63,6 +69,7 @@ def apply(transaction: Transaction, tenant: str, thread: str, commit: worker_pb2
             "channel": write.channel,
             "type": write.value.type,
             "data": write.value.data,
+            "run": run,
         }
         for task in commit.writes
         for write in task.writes

@@ -18,11 +18,18 @@ MAX_LABELS_BYTES = 16 * 1024
 """Largest labels of a thread, as JSON: they name a place in a surface, they are no store."""
 
 
-def create(transaction: Transaction, tenant: str, labels: str, created_by: str) -> thread_pb2.Thread:
+def create(
+    transaction: Transaction,
+    tenant: str,
+    labels: str,
+    created_by: str,
+    strategy: thread_pb2.MultitaskStrategy.ValueType = thread_pb2.MULTITASK_STRATEGY_UNSPECIFIED,
+) -> thread_pb2.Thread:
     """Make an empty thread.
 
     :param labels: JSON text of an object.
     :param created_by: the principal's name.
+    :param strategy: what becomes of a run that is asked for while another is going on, where the request does not say.
     :raises DomainError: LABELS_TOO_LARGE.
     """
     size = len(labels.encode())
@@ -41,6 +48,7 @@ def create(transaction: Transaction, tenant: str, labels: str, created_by: str) 
             "tenant": tenant,
             "id": thread,
             "labels": labels,
+            "multitask_strategy": strategy,
             "created_by": created_by,
             "created": transaction.now,
         },
@@ -80,6 +88,7 @@ def to_message(row: Any) -> thread_pb2.Thread:
         name=str(Name(row.tenant, "threads", row.id)),
         active_run=str(Name(row.tenant, "runs", row.active_run)) if row.active_run else "",
         created_by=row.created_by,
+        multitask_strategy=row.multitask_strategy or thread_pb2.MULTITASK_STRATEGY_REJECT,
     )
     json_format.Parse(row.labels, message.labels)
     message.create_time.FromNanoseconds(int(row.created * 1e9))
