@@ -43,13 +43,14 @@ class Effect(BaseModel):
 
 
 class Limits(BaseModel):
-    """Bounds of each run; what is left out is the server's default."""
+    """Bounds of each run, and of how many there are at once; what is left out is the server's default."""
 
     model_config = ConfigDict(extra="forbid")
     wall_seconds: float | None = Field(default=None, gt=0)
     super_steps: int | None = Field(default=None, gt=0)
     tool_seconds: float | None = Field(default=None, gt=0)
     tool_result_bytes: int | None = Field(default=None, gt=0)
+    concurrent_runs: int | None = Field(default=None, gt=0)
 
 
 class AgentFile(BaseModel):

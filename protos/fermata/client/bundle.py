@@ -90,7 +90,9 @@ def _from_agent_file(text: AgentText, variables: Mapping[str, str]) -> Bundle:
                 "Name a policy file beside the agent file.",
             ) from failure
     limits = agent_pb2.RunLimits(
-        super_steps=content.limits.super_steps or 0, tool_result_bytes=content.limits.tool_result_bytes or 0
+        super_steps=content.limits.super_steps or 0,
+        tool_result_bytes=content.limits.tool_result_bytes or 0,
+        concurrent_runs=content.limits.concurrent_runs or 0,
     )
     if content.limits.wall_seconds is not None:
         limits.wall_time.FromNanoseconds(round(content.limits.wall_seconds * 1e9))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -49,6 +50,8 @@ class Runs:
         values: Mapping[str, object] | None = None,
         thread: str = "",
         multitask_strategy: MultitaskStrategy | None = None,
+        priority: int = 0,
+        deadline: datetime | None = None,
         request_id: str = "",
         on_behalf_of: str = "",
     ) -> run_pb2.Run:
@@ -62,7 +65,9 @@ class Runs:
         :param request_id: a UUID of your own, if a later process shall be able to repeat the call; one is
             made where empty.
         :raises FailedPreconditionError: HALTED, THREAD_BUSY.
-        :raises ResourceExhaustedError: THREAD_QUEUE_FULL.
+        :param priority: from -100 to 100; of a tenant's waiting runs those with a greater number go first.
+        :param deadline: when the run ends if it has not; with a time zone.
+        :raises ResourceExhaustedError: QUEUE_FULL, THREAD_QUEUE_FULL.
         :raises NotFoundError: AGENT_NOT_FOUND, THREAD_NOT_FOUND.
         """
         tenant = self._transport.tenant
@@ -71,9 +76,12 @@ class Runs:
             agent=full_name(tenant, "agents", agent),
             thread=full_name(tenant, "threads", thread) if thread else "",
             multitask_strategy=strategy_of(multitask_strategy),
+            priority=priority,
             request_id=request_id,
             on_behalf_of=on_behalf_of,
         )
+        if deadline is not None:
+            request.deadline.FromDatetime(deadline.astimezone(UTC))
         if values is not None:
             request.values.CopyFrom(to_struct(values))
         else:

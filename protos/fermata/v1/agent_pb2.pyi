@@ -310,10 +310,13 @@ class RunLimits(_message.Message):
     SUPER_STEPS_FIELD_NUMBER: _builtins.int
     TOOL_TIME_FIELD_NUMBER: _builtins.int
     TOOL_RESULT_BYTES_FIELD_NUMBER: _builtins.int
+    CONCURRENT_RUNS_FIELD_NUMBER: _builtins.int
     super_steps: _builtins.int
     """Most super-steps (LangGraph's recursion limit)."""
     tool_result_bytes: _builtins.int
     """Largest result of a tool in bytes."""
+    concurrent_runs: _builtins.int
+    """Most runs of the agent that are at work at once; what waits for people does not count."""
     @_builtins.property
     def wall_time(self) -> _duration_pb2.Duration:
         """Longest time from start to end, waiting for people left out."""
@@ -329,10 +332,11 @@ class RunLimits(_message.Message):
         super_steps: _builtins.int = ...,
         tool_time: _duration_pb2.Duration | None = ...,
         tool_result_bytes: _builtins.int = ...,
+        concurrent_runs: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["tool_time", b"tool_time", "wall_time", b"wall_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["super_steps", b"super_steps", "tool_result_bytes", b"tool_result_bytes", "tool_time", b"tool_time", "wall_time", b"wall_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrent_runs", b"concurrent_runs", "super_steps", b"super_steps", "tool_result_bytes", b"tool_result_bytes", "tool_time", b"tool_time", "wall_time", b"wall_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -39,7 +39,7 @@ class _RunStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_RunState.Val
     RUN_STATE_HELD: _RunState.ValueType  # 4
     """Parked by a hold."""
     RUN_STATE_HALTING: _RunState.ValueType  # 5
-    """Covered by a halt, or made to give way to a later message; effects that had started are being closed."""
+    """Covered by a halt, made to give way to a later message, or past its deadline; effects that had started are being closed."""
     RUN_STATE_HALTED: _RunState.ValueType  # 6
     """Ended by a halt."""
     RUN_STATE_SUCCEEDED: _RunState.ValueType  # 7
@@ -65,7 +65,7 @@ RUN_STATE_AWAITING: RunState.ValueType  # 3
 RUN_STATE_HELD: RunState.ValueType  # 4
 """Parked by a hold."""
 RUN_STATE_HALTING: RunState.ValueType  # 5
-"""Covered by a halt, or made to give way to a later message; effects that had started are being closed."""
+"""Covered by a halt, made to give way to a later message, or past its deadline; effects that had started are being closed."""
 RUN_STATE_HALTED: RunState.ValueType  # 6
 """Ended by a halt."""
 RUN_STATE_SUCCEEDED: RunState.ValueType  # 7
@@ -127,7 +127,7 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     before the run
     """
     EVENT_TYPE_EXPIRED: _EventType.ValueType  # 20
-    """The run's deadline passed. data: {}"""
+    """The run's deadline passed. data: {reason}"""
     EVENT_TYPE_CUSTOM: _EventType.ValueType  # 21
     """Something that the graph wrote to its custom stream. data: {value}"""
 
@@ -177,7 +177,7 @@ EVENT_TYPE_CANCELLED: EventType.ValueType  # 19
 before the run
 """
 EVENT_TYPE_EXPIRED: EventType.ValueType  # 20
-"""The run's deadline passed. data: {}"""
+"""The run's deadline passed. data: {reason}"""
 EVENT_TYPE_CUSTOM: EventType.ValueType  # 21
 """Something that the graph wrote to its custom stream. data: {value}"""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
@@ -276,6 +276,8 @@ class Run(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
     ETAG_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
     IN_LINE_FIELD_NUMBER: _builtins.int
     SUCCESSOR_FIELD_NUMBER: _builtins.int
     name: _builtins.str
@@ -304,6 +306,8 @@ class Run(_message.Message):
     """Output only. Sequence number of the run's last event."""
     etag: _builtins.str
     """Output only. Changes with every change of the run."""
+    priority: _builtins.int
+    """Of a tenant's waiting runs those with a greater number are leased first; 0 where nobody said."""
     in_line: _builtins.bool
     """Output only. True while it waits for the runs before it on its thread."""
     successor: _builtins.str
@@ -336,6 +340,10 @@ class Run(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """Output only."""
 
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """When the run ends EXPIRED if it has not ended before; never where this is not set."""
+
     def __init__(
         self,
         *,
@@ -359,12 +367,14 @@ class Run(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
         etag: _builtins.str = ...,
+        priority: _builtins.int = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
         in_line: _builtins.bool = ...,
         successor: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time", "error", b"error", "input", b"input", "output", b"output"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "error", b"error", "input", b"input", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "answer", b"answer", "create_time", b"create_time", "end_time", b"end_time", "epoch", b"epoch", "error", b"error", "etag", b"etag", "held_from", b"held_from", "in_line", b"in_line", "input", b"input", "last_sequence", b"last_sequence", "latches", b"latches", "name", b"name", "on_behalf_of", b"on_behalf_of", "output", b"output", "pending_approvals", b"pending_approvals", "requested_by", b"requested_by", "revision", b"revision", "state", b"state", "successor", b"successor", "thread", b"thread", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "answer", b"answer", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "epoch", b"epoch", "error", b"error", "etag", b"etag", "held_from", b"held_from", "in_line", b"in_line", "input", b"input", "last_sequence", b"last_sequence", "latches", b"latches", "name", b"name", "on_behalf_of", b"on_behalf_of", "output", b"output", "pending_approvals", b"pending_approvals", "priority", b"priority", "requested_by", b"requested_by", "revision", b"revision", "state", b"state", "successor", b"successor", "thread", b"thread", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -547,6 +557,8 @@ class CreateRunRequest(_message.Message):
     VALUES_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     ON_BEHALF_OF_FIELD_NUMBER: _builtins.int
+    PRIORITY_FIELD_NUMBER: _builtins.int
+    DEADLINE_FIELD_NUMBER: _builtins.int
     MULTITASK_STRATEGY_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """tenants/{tenant}"""
@@ -560,11 +572,17 @@ class CreateRunRequest(_message.Message):
     """Makes a retry safe: a UUID of the caller's."""
     on_behalf_of: _builtins.str
     """For bots: the principal for whom this is asked."""
+    priority: _builtins.int
+    """From -100 to 100; of a tenant's waiting runs those with a greater number are leased first."""
     multitask_strategy: _thread_pb2.MultitaskStrategy.ValueType
     """What shall happen where another run of the thread is going on; what the thread says where unset."""
     @_builtins.property
     def values(self) -> _struct_pb2.Struct:
         """Given to the graph as it is."""
+
+    @_builtins.property
+    def deadline(self) -> _timestamp_pb2.Timestamp:
+        """When the run shall end if it has not; must lie ahead."""
 
     def __init__(
         self,
@@ -576,11 +594,13 @@ class CreateRunRequest(_message.Message):
         values: _struct_pb2.Struct | None = ...,
         request_id: _builtins.str = ...,
         on_behalf_of: _builtins.str = ...,
+        priority: _builtins.int = ...,
+        deadline: _timestamp_pb2.Timestamp | None = ...,
         multitask_strategy: _thread_pb2.MultitaskStrategy.ValueType = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["input", b"input", "text", b"text", "values", b"values"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "input", b"input", "text", b"text", "values", b"values"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "input", b"input", "multitask_strategy", b"multitask_strategy", "on_behalf_of", b"on_behalf_of", "parent", b"parent", "request_id", b"request_id", "text", b"text", "thread", b"thread", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "deadline", b"deadline", "input", b"input", "multitask_strategy", b"multitask_strategy", "on_behalf_of", b"on_behalf_of", "parent", b"parent", "priority", b"priority", "request_id", b"request_id", "text", b"text", "thread", b"thread", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["text", "values"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015

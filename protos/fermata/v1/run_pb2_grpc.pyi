@@ -37,7 +37,8 @@ class RunServiceStub:
     """CreateRun commits a run and answers; the run goes on by itself. A second call with the same request_id and body returns
     the same run; with another body it fails with ALREADY_EXISTS (REQUEST_ID_REUSED). Under a halt that covers it the call
     is refused with FAILED_PRECONDITION (HALTED); under a hold the run stays QUEUED. What happens on a thread with an active
-    run, multitask_strategy says: it refuses a second one (THREAD_BUSY), or more than may wait in line (THREAD_QUEUE_FULL).
+    run, multitask_strategy says: it refuses a second one (THREAD_BUSY), or more than may wait in line (THREAD_QUEUE_FULL). More than may
+    wait at all are refused with RESOURCE_EXHAUSTED (QUEUE_FULL); the error says when to try again.
     """
     GetRun: _grpc.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.Run]
     """GetRun returns one run."""
@@ -62,7 +63,8 @@ class RunServiceAsyncStub(RunServiceStub):
     """CreateRun commits a run and answers; the run goes on by itself. A second call with the same request_id and body returns
     the same run; with another body it fails with ALREADY_EXISTS (REQUEST_ID_REUSED). Under a halt that covers it the call
     is refused with FAILED_PRECONDITION (HALTED); under a hold the run stays QUEUED. What happens on a thread with an active
-    run, multitask_strategy says: it refuses a second one (THREAD_BUSY), or more than may wait in line (THREAD_QUEUE_FULL).
+    run, multitask_strategy says: it refuses a second one (THREAD_BUSY), or more than may wait in line (THREAD_QUEUE_FULL). More than may
+    wait at all are refused with RESOURCE_EXHAUSTED (QUEUE_FULL); the error says when to try again.
     """
     GetRun: _aio.UnaryUnaryMultiCallable[_run_pb2.GetRunRequest, _run_pb2.Run]  # type: ignore[assignment]
     """GetRun returns one run."""
@@ -90,7 +92,8 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """CreateRun commits a run and answers; the run goes on by itself. A second call with the same request_id and body returns
         the same run; with another body it fails with ALREADY_EXISTS (REQUEST_ID_REUSED). Under a halt that covers it the call
         is refused with FAILED_PRECONDITION (HALTED); under a hold the run stays QUEUED. What happens on a thread with an active
-        run, multitask_strategy says: it refuses a second one (THREAD_BUSY), or more than may wait in line (THREAD_QUEUE_FULL).
+        run, multitask_strategy says: it refuses a second one (THREAD_BUSY), or more than may wait in line (THREAD_QUEUE_FULL). More than may
+        wait at all are refused with RESOURCE_EXHAUSTED (QUEUE_FULL); the error says when to try again.
         """
 
     @_abc_1.abstractmethod

@@ -15,6 +15,7 @@ from fermata.server.clock import Clock, SystemClock
 from fermata.server.errors import DomainError
 from fermata.server.ledger.gate import GateKeeper
 from fermata.server.lifecycle.leases import Leases
+from fermata.server.lifecycle.schedule import Limits, Schedule
 from fermata.server.live.hub import Hub
 from fermata.server.live.workers import Workers
 from fermata.server.policy.book import PolicyBook
@@ -23,6 +24,8 @@ from fermata.server.store.database import Database, Transaction
 from fermata.server.store.migrate import migrate
 from fermata.server.store.publication import Publication
 from fermata.v1 import run_pb2
+
+DEFAULT_LIMITS = Limits()
 
 CLAIM_AGAIN_SECONDS = 1.0
 """How long to wait after the store has failed to hand out work."""
@@ -42,14 +45,15 @@ class ControlPlane:
     database: Database
     hub: Hub
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, limits: Limits = DEFAULT_LIMITS) -> None:
         self.clock = clock
         self.revisions = Revisions()
         self.policies = PolicyBook()
         self.workers = Workers()
-        self.leases = Leases(self.revisions, self.workers)
+        self.leases = Leases(self.revisions, self.workers, Schedule(self.revisions, limits))
         self.keeper = GateKeeper(self.revisions, self.policies)
         self.approvals_changed = asyncio.Event()
+        self.deadlines_changed = asyncio.Event()
         self.silent_since: dict[str, float] = {}
         """Workers without a connection, and when each last said anything (monotonic)."""
         self.draining = False
@@ -58,23 +62,26 @@ class ControlPlane:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @classmethod
-    async def open(cls, data: Path, clock: Clock | None = None) -> ControlPlane:
+    async def open(cls, data: Path, limits: Limits = DEFAULT_LIMITS) -> ControlPlane:
         """Open the store in ``data``, bringing it up to date first.
 
+        :param limits: of what runs and of what waits.
         :raises DomainError: DATA_NOT_WRITABLE, DATA_TOO_NEW.
         """
         path = data / "fermata.db"
         await asyncio.to_thread(migrate, path)
-        return await cls.over(path, clock or SystemClock(), Database)
+        return await cls.over(path, SystemClock(), Database, limits)
 
     @classmethod
-    async def over(cls, path: Path, clock: Clock, database: OpenDatabase) -> ControlPlane:
+    async def over(
+        cls, path: Path, clock: Clock, database: OpenDatabase, limits: Limits = DEFAULT_LIMITS
+    ) -> ControlPlane:
         """Open over the store in the file ``path``, which is up to date.
 
         :param database: makes what keeps it.
         :raises DomainError: STORE_UNAVAILABLE.
         """
-        plane = cls(clock)
+        plane = cls(clock, limits)
         plane.database = database(path, clock, plane._published)
         plane.hub = Hub(await plane.read(_last_event))
         return plane
@@ -146,6 +153,8 @@ class ControlPlane:
             self.hub.wake()
         if publication.work_available:
             self.claim_work()
+        if publication.deadline_set:
+            self.deadlines_changed.set()
 
 
 def _last_event(connection: Connection) -> int:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from fermata.server.errors import DomainError, ErrorKind
+from fermata.server.lifecycle.schedule import Limits
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -25,6 +26,7 @@ class ServerSettings:
     tls_key: Path | None
     tls_client_ca: Path | None
     ready_fd: int | None
+    limits: Limits = field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         """:raises DomainError: INSECURE_LISTEN, TLS_INCOMPLETE."""
@@ -59,8 +61,13 @@ def parse_arguments(arguments: list[str] | None = None) -> ServerSettings:
     parser.add_argument("--tls-key", type=Path)
     parser.add_argument("--tls-client-ca", type=Path)
     parser.add_argument("--ready-fd", type=int)
-    given = parser.parse_args(arguments)
-    return ServerSettings(**vars(given))
+    for limit in fields(Limits):
+        parser.add_argument(
+            f"--max-{limit.name.replace('_', '-')}", type=int, dest=limit.name, default=limit.default
+        )
+    given = vars(parser.parse_args(arguments))
+    limits = Limits(**{limit.name: given.pop(limit.name) for limit in fields(Limits)})
+    return ServerSettings(**given, limits=limits)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -18,6 +18,7 @@ from fermata.server.latches import records as latches
 from fermata.server.ledger.digests import call_digest
 from fermata.server.ledger.gate import GateKeeper
 from fermata.server.lifecycle import boundaries, decisions, latching, leases, reconnection
+from fermata.server.lifecycle.schedule import Limits, Schedule
 from fermata.server.lifecycle.start import NewRun, create_run
 from fermata.server.names import Name
 from fermata.server.policy import records as policies
@@ -67,7 +68,7 @@ class World:
         self.room = Room()
         self.revisions = Revisions()
         self.keeper = GateKeeper(self.revisions, PolicyBook())
-        self.leases = leases.Leases(self.revisions, self.room)
+        self.leases = leases.Leases(self.revisions, self.room, Schedule(self.revisions, Limits()))
         self.sent: list[tuple[str, worker_pb2.ServerMessage]] = []
         self.published: list[run_pb2.Event] = []
         self.work_available = False

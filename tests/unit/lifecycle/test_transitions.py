@@ -26,11 +26,11 @@ ALLOWED = {
     },
     "AWAITING": {"RESUME": "RUNNING", "HOLD": "HELD", "HALT": "HALTING"},
     "HELD": {"HALT": "HALTING"},
-    "HALTING": {"SETTLE": "HALTED", "CANCEL": "CANCELLED"},
+    "HALTING": {"SETTLE": "HALTED", "CANCEL": "CANCELLED", "EXPIRE": "EXPIRED"},
 }
 STOPPABLE = ("QUEUED", "RUNNING", "AWAITING", "HELD")
 for _state in STOPPABLE:
-    ALLOWED[_state] |= {"CANCEL": "CANCELLED", "EXPIRE": "EXPIRED"}
+    ALLOWED[_state]["CANCEL"] = "CANCELLED"
 
 
 EVERY = [pair for pair in itertools.product(S, Move) if pair != ("HELD", Move.RELEASE)]

@@ -39,7 +39,7 @@ async def test_work_that_could_not_be_handed_out_is_handed_out_later(
 ) -> None:
     plane = server.plane
     monkeypatch.setattr(plane_module, "CLAIM_AGAIN_SECONDS", 0.0)
-    monkeypatch.setattr(plane.leases, "grant_now", lambda *_: False)
+    monkeypatch.setattr(plane.leases, "grant_at_once", lambda *_: False)
     run = await admin.call(
         "RunService.CreateRun", run_pb2.CreateRunRequest(parent="tenants/default", agent=agent, text="go")
     )
@@ -56,7 +56,7 @@ async def test_approvals_expire_also_after_a_while_in_which_nothing_could_be_rea
     looking = Failing(decisions.next_expiry, 2)
     monkeypatch.setattr(decisions, "next_expiry", looking)
     monkeypatch.setattr(sweeper, "LOOK_SECONDS", 0.0)
-    server.plane.approvals_changed.set()
+    server.plane.spawn(sweeper.sweep_approvals(server.plane), "another sweep")
     await asyncio.wait_for(looking.went_well.wait(), 5)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,7 @@ from fermata.v1 import run_pb2
 
 from . import completion, drawing, exits
 from .deciding import ask_about
+from .durations import duration
 from .printer import Printer
 from .session import Json, OnBusy, Session, session
 
@@ -41,6 +43,10 @@ def run(
     ] = "",
     thread: Annotated[str, typer.Option(help="Go on with this thread.")] = "",
     on_busy: OnBusy = None,
+    priority: Annotated[
+        int, typer.Option(min=-100, max=100, help="Of the runs that wait those with a greater one go first.")
+    ] = 0,
+    deadline: Annotated[str, typer.Option(help="End it after so long: 90s, 15m, 2h.")] = "",
     detach: Annotated[bool, typer.Option("--detach", help="Print the run's name and leave.")] = False,
     wait: Annotated[
         bool,
@@ -59,7 +65,13 @@ def run(
         raise LocalError('Say something: fermata run AGENT "TEXT", or give --values.', reason="INPUT_MISSING")
     with session(context, as_json) as opened:
         created = opened.client.runs.create(
-            agent, text, values=given, thread=thread, multitask_strategy=on_busy
+            agent,
+            text,
+            values=given,
+            thread=thread,
+            multitask_strategy=on_busy,
+            priority=priority,
+            deadline=datetime.now(UTC) + duration(deadline) if deadline else None,
         )
         if detach:
             opened.output.show(Text(created.name), document=created)

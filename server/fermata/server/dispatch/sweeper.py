@@ -1,4 +1,4 @@
-"""What time brings: leases of silent workers end, and approvals that nobody answers.
+"""What time brings: leases of silent workers end, approvals that nobody answers, and runs whose deadline has passed.
 
 Safety never depends on this: epochs and digests do that. Time only decides when we stop waiting.
 """
@@ -8,12 +8,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+from collections.abc import Callable
 
-from sqlalchemy import and_, select, update
+from sqlalchemy import Connection, and_, select, update
 
 from fermata.server.dispatch.channel import LEASE_SECONDS
 from fermata.server.errors import DomainError
-from fermata.server.lifecycle import decisions, latching, leases
+from fermata.server.lifecycle import deadlines, decisions, latching, leases
 from fermata.server.lifecycle.stopping import lease_expired
 from fermata.server.plane import ControlPlane
 from fermata.server.runs.record import open_run
@@ -23,6 +24,9 @@ from fermata.server.store.database import Transaction
 from fermata.v1 import worker_pb2
 
 log = logging.getLogger(__name__)
+
+LONGEST_SLEEP_SECONDS = 60.0
+"""How long nobody looks at what is due: the wall clock may be set in between."""
 
 LOOK_SECONDS = 1.0
 """How often workers are looked at."""
@@ -63,22 +67,40 @@ async def look_at_workers(plane: ControlPlane) -> None:
 
 async def sweep_approvals(plane: ControlPlane) -> None:
     """End approvals whose time is over. Runs until cancelled; sleeps until the next one is due."""
+    await _sweep(plane, plane.approvals_changed, decisions.next_expiry, decisions.expire_due)
+
+
+async def _sweep(
+    plane: ControlPlane,
+    changed: asyncio.Event,
+    next_due: Callable[[Connection], float | None],
+    end_due: Callable[[Transaction], int],
+) -> None:
+    """End what is due, and sleep until the next is or ``changed`` says that another one may be sooner."""
     while True:
-        plane.approvals_changed.clear()
+        changed.clear()
         try:
-            due = await plane.read(decisions.next_expiry)
+            due = await plane.read(next_due)
             wait = None if due is None else max(0.0, due - plane.clock.now())
             if wait == 0.0:
-                await plane.write(decisions.expire_due)
+                await plane.write(end_due)
                 continue
         except DomainError as error:
-            log.warning("approvals can't be ended: %s", error)
+            log.warning("what is due can't be ended: %s", error)
             await asyncio.sleep(LOOK_SECONDS)
             continue
         try:
-            await asyncio.wait_for(plane.approvals_changed.wait(), wait)
+            # Not for ever: the wall clock may be set.
+            await asyncio.wait_for(
+                changed.wait(), LONGEST_SLEEP_SECONDS if wait is None else min(wait, LONGEST_SLEEP_SECONDS)
+            )
         except TimeoutError:
             continue
+
+
+async def sweep_deadlines(plane: ControlPlane) -> None:
+    """End runs whose deadline has passed. Runs until cancelled; sleeps until the next one is due."""
+    await _sweep(plane, plane.deadlines_changed, deadlines.next_due, deadlines.expire_due)
 
 
 async def _adopt(plane: ControlPlane) -> None:

@@ -8,18 +8,18 @@ from collections.abc import Iterable
 from typing import Any, Protocol
 
 from google.protobuf import json_format
-from sqlalchemy import and_, bindparam, or_, select, update
+from sqlalchemy import and_, select, update
 
 from fermata.server.agents.revisions import Revisions
 from fermata.server.latches import records as latch_records
-from fermata.server.latches.coverage import ActiveLatch, Subject, strictest
 from fermata.server.ledger import steps
 from fermata.server.lifecycle.ending import end
 from fermata.server.lifecycle.resumption import build_resume
+from fermata.server.lifecycle.schedule import Schedule
 from fermata.server.lifecycle.stopping import lease_expired, settle, step_ended
 from fermata.server.names import Name
 from fermata.server.runs.record import RunRecord, open_run
-from fermata.server.runs.transitions import HALTING, QUEUED, RUNNING, Move
+from fermata.server.runs.transitions import HALTING, RUNNING, Move
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
 from fermata.server.threads import checkpoints
@@ -27,20 +27,6 @@ from fermata.v1 import run_pb2, worker_pb2
 
 CLAIMED_AT_ONCE = 64
 """Runs that one claim hands out at the most."""
-
-_WAITING = (
-    select(schema.runs.c.n, schema.runs.c.tenant, schema.runs.c.id, schema.runs.c.thread, schema.runs.c.agent)
-    .where(
-        and_(
-            or_(schema.runs.c.state == QUEUED, schema.runs.c.state == RUNNING),
-            schema.runs.c.worker == "",
-            schema.runs.c.in_line == False,  # noqa: E712 - SQL's
-            schema.runs.c.n > bindparam("after"),
-        )
-    )
-    .order_by(schema.runs.c.n)
-    .limit(CLAIMED_AT_ONCE)
-)
 
 
 class Capacity(Protocol):
@@ -60,13 +46,23 @@ class Leases:
     """Grants leases inside transactions.
 
     :param capacity: the live view of the workers.
+    :param schedule: what is leased next.
     """
 
-    def __init__(self, revisions: Revisions, capacity: Capacity) -> None:
+    def __init__(self, revisions: Revisions, capacity: Capacity, schedule: Schedule) -> None:
         self._revisions = revisions
         self._capacity = capacity
+        self._schedule = schedule
 
-    def grant_now(self, transaction: Transaction, run: RunRecord) -> bool:
+    def grant_at_once(self, transaction: Transaction, run: RunRecord) -> bool:
+        """Lease a run in the transaction that makes it, if a worker has room and nobody waits for it."""
+        return self._schedule.may_start_at_once(transaction, run) and self._grant(transaction, run)
+
+    def admit(self, transaction: Transaction, tenant: str) -> None:
+        """Let a run that was not leased wait. :raises DomainError: QUEUE_FULL."""
+        self._schedule.admit(transaction, tenant)
+
+    def _grant(self, transaction: Transaction, run: RunRecord) -> bool:
         """Lease a run that nobody holds, if a worker has room; the assignment goes out after the commit."""
         revision = self._revisions.get(transaction, run.tenant, run.agent, run.revision)
         worker = self._capacity.choose(revision.id)
@@ -110,22 +106,15 @@ class Leases:
         transaction.publication.to_workers.append((run.worker, worker_pb2.ServerMessage(assign=assign)))
 
     def claim(self, transaction: Transaction) -> int:
-        """Lease what waits, oldest first, for as long as workers have room; return how many were leased."""
-        latches: dict[str, list[ActiveLatch]] = {}
-        leased, last = 0, 0
-        while leased < CLAIMED_AT_ONCE:
-            waiting = transaction.execute(_WAITING, {"after": last}).fetchall()
-            for row in waiting:
-                last = row.n
-                if row.tenant not in latches:
-                    latches[row.tenant] = latch_records.active(transaction, row.tenant)
-                if strictest(latches[row.tenant], Subject(row.id, row.thread, row.agent)) is not None:
-                    continue
-                with open_run(transaction, row.tenant, row.id) as run:
-                    if not self.grant_now(transaction, run):
-                        return leased
-                leased += 1
-            if len(waiting) < CLAIMED_AT_ONCE:
+        """Lease what waits for as long as workers have room; return how many were leased."""
+        leased = 0
+        for row in self._schedule.waiting(transaction):
+            with open_run(transaction, row.tenant, row.id) as run:
+                if not self._grant(transaction, run):
+                    break
+            self._schedule.served(row.tenant)
+            leased += 1
+            if leased == CLAIMED_AT_ONCE:
                 break
         return leased
 

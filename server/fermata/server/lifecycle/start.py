@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import and_, bindparam, select, update
 
-from fermata.server.errors import DomainError, ErrorKind, not_found, precondition
+from fermata.server.errors import invalid, not_found, precondition
 from fermata.server.latches import records as latch_records
 from fermata.server.latches.coverage import Subject, strictest
 from fermata.server.lifecycle.doubletext import INTERRUPT, ROLLBACK, Strategy, admit, take_place
@@ -22,6 +22,8 @@ from fermata.v1 import run_pb2, thread_pb2
 
 MAX_INPUT_BYTES = 4 * 1024 * 1024
 """Largest input of a run, as JSON."""
+
+MAX_PRIORITY = 100
 
 _REVISION = select(schema.agents.c.revision).where(
     and_(schema.agents.c.tenant == bindparam("of_tenant"), schema.agents.c.id == bindparam("of_agent"))
@@ -42,19 +44,19 @@ class NewRun:
     on_behalf_of: str
     strategy: Strategy.ValueType = thread_pb2.MULTITASK_STRATEGY_UNSPECIFIED
     """What shall happen where another run of the thread is going on; what the thread says where unspecified."""
+    priority: int = 0
+    """From -100 to 100; of a tenant's waiting runs those with a greater number are leased first."""
+    deadline: float = 0.0
+    """Seconds since the epoch; 0 for none."""
 
 
 def create_run(transaction: Transaction, leases: Leases, wanted: NewRun) -> str:
     """Commit a run and return its id.
 
-    :raises DomainError: AGENT_NOT_FOUND, THREAD_NOT_FOUND, THREAD_BUSY, THREAD_QUEUE_FULL, ROLLBACK_UNKNOWN, HALTED, INPUT_TOO_LARGE.
+    :raises DomainError: AGENT_NOT_FOUND, THREAD_NOT_FOUND, THREAD_BUSY, THREAD_QUEUE_FULL, ROLLBACK_UNKNOWN, QUEUE_FULL, HALTED,
+        INPUT_TOO_LARGE, PRIORITY_OUT_OF_RANGE, DEADLINE_PASSED.
     """
-    if len(wanted.input) > MAX_INPUT_BYTES:
-        raise DomainError(
-            f"The input has {len(wanted.input)} bytes; {MAX_INPUT_BYTES} are the most.",
-            reason="INPUT_TOO_LARGE",
-            kind=ErrorKind.INVALID_ARGUMENT,
-        )
+    _require_sound(wanted, transaction.now)
     revision = transaction.execute(_REVISION, {"of_tenant": wanted.tenant, "of_agent": wanted.agent}).scalar()
     if revision is None:
         raise not_found(
@@ -85,6 +87,10 @@ def create_run(transaction: Transaction, leases: Leases, wanted: NewRun) -> str:
             "on_behalf_of": wanted.on_behalf_of,
             "created": transaction.now,
             "in_line": busy is not None,
+            # Counted the other way round, as the index does.
+            "rank": -wanted.priority,
+            "deadline": wanted.deadline,
+            "due": wanted.deadline,
         },
     )
     if busy is not None and strategy in (INTERRUPT, ROLLBACK):
@@ -102,8 +108,10 @@ def create_run(transaction: Transaction, leases: Leases, wanted: NewRun) -> str:
             input=_shown(json.loads(wanted.input)),
             **behind,
         )
-        if latch is None and not record.in_line:
-            leases.grant_now(transaction, record)
+        granted = latch is None and not record.in_line and leases.grant_at_once(transaction, record)
+    if not granted:
+        leases.admit(transaction, wanted.tenant)
+    transaction.publication.deadline_set = bool(wanted.deadline)
     return run
 
 
@@ -133,6 +141,26 @@ def _take_thread(
         return wanted.thread, row, admit(transaction, wanted.tenant, row, wanted.strategy)
     transaction.execute(update(schema.threads).where(mine).values(active_run=run))
     return wanted.thread, None, wanted.strategy
+
+
+def _require_sound(wanted: NewRun, now: float) -> None:
+    if len(wanted.input) > MAX_INPUT_BYTES:
+        raise invalid(
+            f"The input has {len(wanted.input)} bytes; {MAX_INPUT_BYTES} are the most.",
+            reason="INPUT_TOO_LARGE",
+        )
+    if abs(wanted.priority) > MAX_PRIORITY:
+        raise invalid(
+            f"The priority {wanted.priority} is not between -{MAX_PRIORITY} and {MAX_PRIORITY}.",
+            reason="PRIORITY_OUT_OF_RANGE",
+            field="priority",
+        )
+    if wanted.deadline and wanted.deadline <= now:
+        raise invalid(
+            "The deadline has passed already; give one that lies ahead.",
+            reason="DEADLINE_PASSED",
+            field="deadline",
+        )
 
 
 def _shown(value: Any) -> Any:

@@ -1,8 +1,9 @@
-"""Stopping a run for good: one mechanism for a halt, and for a later message that takes the run's place.
+"""Stopping a run for good: one mechanism for a halt, for a later message that takes the run's place, and for a deadline.
 
 From the commit that makes a run HALTING no gate answers proceed any more, for gates ask the run's state in the same writer that sets
 it. Its worker is told to cancel, to kill what does not answer, and to report. With that report, or with the worker's confirmed
-death, nothing of the run can start any more, and it ends: HALTED where a person stopped it, CANCELLED where a later message did.
+death, nothing of the run can start any more, and it ends: HALTED where a person
+stopped it, CANCELLED where a later message did, EXPIRED where its deadline passed.
 
 A successor waits for more than the run's end. A worker that had the run under an earlier lease, and has been silent since, may hold
 a permit that it has not used yet: the step of it is open. So a run with a successor ends only when none of its steps is open, however
@@ -31,13 +32,15 @@ from fermata.server.runs.transitions import HALTING, RUNNING, Move
 from fermata.server.store.database import Transaction
 from fermata.v1 import run_pb2, worker_pb2
 
+DEADLINE = "its deadline has passed"
+
 GRACE_SECONDS = 2.0
 """How long cancellation may take before a host is killed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """Why a run is stopped: by a latch or by another run, whose full name is given, and for whom."""
+    """Why a run is stopped: by a latch or by another run, whose full name is given, or by neither; and for whom."""
 
     reason: str
     by: str
@@ -56,7 +59,7 @@ def stop(transaction: Transaction, run: RunRecord, cause: Cause) -> bool:
         return False
     at_work = run.state == RUNNING and bool(run.worker)
     run.move(Move.HALT)
-    facts = {"latch": cause.latch} if cause.latch else {"run": cause.run}
+    facts = {key: name for key, name in (("latch", cause.latch), ("run", cause.run)) if name}
     run.emit(run_pb2.EVENT_TYPE_HALTING, reason=cause.reason, by=cause.by, **facts)
     if at_work:
         tell(transaction, run, worker_pb2.STOP_MODE_HALT, cause.name)
@@ -67,14 +70,21 @@ def stop(transaction: Transaction, run: RunRecord, cause: Cause) -> bool:
     return settle(transaction, run, killed=False)
 
 
+def expire(transaction: Transaction, run: RunRecord) -> bool:
+    """Stop a run whose deadline has passed, or begin to. One that is being stopped already ends as that says."""
+    if run.state != HALTING:
+        run.expires = True
+    return stop(transaction, run, Cause(DEADLINE, by=""))
+
+
 def settle(transaction: Transaction, run: RunRecord, *, killed: bool) -> bool:
     """End a run that is being stopped, now that whoever held its lease starts nothing of it any more; True where it has ended.
 
-    One with a successor that has steps open elsewhere waits for their end, without a lease.
+    One with a successor or an expired one that has steps open elsewhere waits for their end, without a lease.
 
     :param killed: its host was killed.
     """
-    if not run.successor:
+    if not run.successor and not run.expires:
         end(transaction, run, Move.SETTLE, run_pb2.EVENT_TYPE_HALTED, killed=killed)
         return True
     # Nothing of it comes back to its calls: what is in doubt is a person's to say.
@@ -86,6 +96,9 @@ def settle(transaction: Transaction, run: RunRecord, *, killed: bool) -> bool:
     if last_event(transaction, run, run_pb2.EVENT_TYPE_HALTING).get("latch"):
         # A person had stopped it before the message came.
         end(transaction, run, Move.SETTLE, run_pb2.EVENT_TYPE_HALTED, killed=killed)
+        return True
+    if run.expires:
+        end(transaction, run, Move.EXPIRE, run_pb2.EVENT_TYPE_EXPIRED, reason=DEADLINE, killed=killed)
         return True
     verb = "rolled back" if run.rolls_back else "interrupted"
     successor = str(Name(run.tenant, "runs", run.successor))
@@ -110,7 +123,7 @@ def step_ended(transaction: Transaction, run: RunRecord) -> None:
 def lease_expired(transaction: Transaction, run: RunRecord) -> bool:
     """True where a silent worker's lease of a run that is being stopped may end; the module says why that is safe."""
     return (
-        bool(run.successor)
+        bool(run.successor or run.expires)
         and not latch_records.waiting_for_run(transaction, run.tenant, run.id)
         and not steps.open_steps(transaction, run.tenant, run.id)
     )

@@ -43,7 +43,18 @@ class RunService(Service, run_pb2_grpc.RunServiceServicer):
         strategy = request.multitask_strategy
         require_known(strategy, "multitask_strategy")
         given = _input(request)
-        wanted = NewRun(tenant, agent.id, thread, given, caller.name, actor.on_behalf_of, strategy)
+        deadline = request.deadline.ToNanoseconds() / 1e9 if request.HasField("deadline") else 0.0
+        wanted = NewRun(
+            tenant,
+            agent.id,
+            thread,
+            given,
+            caller.name,
+            actor.on_behalf_of,
+            strategy,
+            request.priority,
+            deadline,
+        )
 
         def operation(transaction: Transaction) -> run_pb2.Run:
             def produce() -> run_pb2.Run:

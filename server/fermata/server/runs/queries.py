@@ -81,9 +81,12 @@ def _to_message(row: Any) -> run_pb2.Run:
         worker=row.worker,
         last_sequence=row.sequence,
         etag=str(row.version),
+        priority=-row.rank,
         in_line=row.in_line,
         successor=str(Name(row.tenant, "runs", row.successor)) if row.successor else "",
     )
+    if row.deadline:
+        message.deadline.FromNanoseconds(int(row.deadline * 1e9))
     json_format.Parse(row.input, message.input)
     if row.output:
         json_format.Parse(row.output, message.output)

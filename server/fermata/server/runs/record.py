@@ -34,6 +34,8 @@ _UPDATED = (
     "in_line",
     "successor",
     "rolls_back",
+    "due",
+    "expires",
     "base",
 )
 
@@ -90,6 +92,10 @@ class RunRecord:
         """True while it waits for the runs before it on its thread: it is not to be leased."""
         self.successor: str = row.successor
         """Id of the run that takes its place once nothing of it can start any more; empty where none does."""
+        self.due: float = row.due
+        """When its deadline ends it; 0 where none does."""
+        self.expires: bool = row.expires
+        """True where it is being stopped by its deadline."""
         self.rolls_back: bool = row.rolls_back
         """True where its thread's state goes back to what it was before it, when it has ended."""
         self.base: int = row.base
@@ -137,6 +143,7 @@ class RunRecord:
             self.ended = self._transaction.now
             self.worker = ""
             self.in_line = False
+            self.due = 0.0
 
     def emit(self, event: run_pb2.EventType.ValueType, /, **data: Any) -> None:
         """Append to the history. Where the facts are more than an event holds, the long ones among them are cut."""

@@ -55,15 +55,12 @@ _TABLE: dict[tuple[State.ValueType, Move], State.ValueType] = {
     (HELD, Move.HALT): HALTING,
     (HALTING, Move.SETTLE): HALTED,
     (HALTING, Move.CANCEL): CANCELLED,
+    (HALTING, Move.EXPIRE): EXPIRED,
     (QUEUED, Move.FAIL): FAILED,
     (QUEUED, Move.CANCEL): CANCELLED,
     (RUNNING, Move.CANCEL): CANCELLED,
     (AWAITING, Move.CANCEL): CANCELLED,
     (HELD, Move.CANCEL): CANCELLED,
-    (QUEUED, Move.EXPIRE): EXPIRED,
-    (RUNNING, Move.EXPIRE): EXPIRED,
-    (AWAITING, Move.EXPIRE): EXPIRED,
-    (HELD, Move.EXPIRE): EXPIRED,
 }
 
 

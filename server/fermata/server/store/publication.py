@@ -33,4 +33,5 @@ class Publication:
     latches: list[str] = field(default_factory=list)
     to_workers: list[tuple[str, worker_pb2.ServerMessage]] = field(default_factory=list)
     work_available: bool = False
+    deadline_set: bool = False
     undo: list[Callable[[], None]] = field(default_factory=list)

@@ -53,6 +53,11 @@ class UpSettings(BaseModel):
         default_factory=lambda: min(2, os.cpu_count() or 1), ge=1, le=256, description="worker processes"
     )
     capacity: int = Field(64, ge=1, description="runs that each worker takes at once")
+    max_queued_runs: int = Field(100_000, ge=0, description="runs that may wait; 0 for no bound")
+    max_queued_runs_per_tenant: int = Field(10_000, ge=0, description="the same for each tenant")
+    max_running_runs_per_tenant: int = Field(
+        0, ge=0, description="runs of a tenant that are at work at once; 0 for no bound"
+    )
     drain_seconds: float = Field(
         10.0, ge=0, description="how long the server may take to end what it is doing"
     )

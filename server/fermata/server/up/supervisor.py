@@ -176,6 +176,9 @@ class Supervisor:
             *("--data", str(settings.data), "--host", settings.host, "--port", str(self._port)),
             *("--chroma-address", chroma, "--worker-token-file", str(self._places.worker_token)),
             *("--ready-fd", "{ready_fd}"),
+            *("--max-queued-runs", str(settings.max_queued_runs)),
+            *("--max-queued-runs-per-tenant", str(settings.max_queued_runs_per_tenant)),
+            *("--max-running-runs-per-tenant", str(settings.max_running_runs_per_tenant)),
         ]
         for flag, path in (
             ("--tls-cert", settings.tls_cert),
