@@ -4,15 +4,27 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test unit check lint types imports protos bench lock clean
+.PHONY: demo test unit histories mutants prove check lint types imports protos bench lock clean
 
 ## demo: install what is pinned, start everything, and play the factory story
 demo: $(VENV)/.runtime
 	@$(BIN)/python -m fermata.agents.factory.demo $(DEMO)
 
-## test: lint, types, import rules, protos, deploy files, and all tests
-test: check unit
+## test: lint, types, import rules, protos, deploy files, all tests, 500 simulated histories, and the faults that those must find
+test: check unit histories mutants
 	$(BIN)/python -m pytest tests/integration tests/e2e $(PYTEST)
+
+## prove: the same at greater length: 10,000 histories
+prove: $(VENV)/.dev
+	$(BIN)/python -m tests.simulation.run --seeds 0-9999
+
+## histories: the whole product in one loop that owns time, under faults; a seed that breaks a promise is printed and replays
+histories: $(VENV)/.dev
+	$(BIN)/python -m tests.simulation.run --seeds 0-499
+
+## mutants: plant each fault of tests/mutants, and let the histories find it
+mutants: $(VENV)/.dev
+	$(BIN)/python -m tests.mutants.run
 
 ## unit: the fast tests only
 unit: $(VENV)/.dev

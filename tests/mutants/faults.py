@@ -98,9 +98,9 @@ MUTANTS = (
     ),
     Mutant(
         "a lease granted twice: what somebody has is handed out",
-        f"{SERVER}/lifecycle/leases.py",
-        '            schema.runs.c.worker == "",\n',
-        "",
+        f"{SERVER}/lifecycle/schedule.py",
+        'and_(schema.runs.c.state == RUNNING, schema.runs.c.worker == "")',
+        "and_(schema.runs.c.state == RUNNING)",
     ),
     Mutant(
         "effect before durable: a gate leaves the checkpoint of its task behind",

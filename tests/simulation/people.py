@@ -10,6 +10,7 @@ import random
 from collections import defaultdict
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 
 from tests.simulation.loop import Process
@@ -19,9 +20,12 @@ from tests.simulation.plant import Plant
 from fermata.client import Client, FermataError
 from fermata.client.runs import TERMINAL_STATES
 from fermata.client.streams import StreamOptions
+from fermata.client.threads import MultitaskStrategy
 from fermata.v1 import approval_pb2, latch_pb2
 
 THINK_SECONDS = 0.5
+
+STRATEGIES: tuple[MultitaskStrategy, ...] = ("reject", "enqueue", "interrupt", "rollback")
 
 
 @dataclass
@@ -30,8 +34,14 @@ class Wanted:
 
     agent: str
     turns: list[list[list[str]]]
+    after: Wanted | None = None
+    """The run whose thread it goes on with, where it goes on with one."""
+    strategy: MultitaskStrategy | None = None
+    deadline_seconds: float = 0.0
+    """How long it may take; 0 for as long as it likes."""
     run: str = ""
     """Its name, once the server has said that it is there."""
+    thread: str = ""
 
     @property
     def calls(self) -> list[tuple[str, str]]:
@@ -81,7 +91,7 @@ class People:
         loop.spawn(self._process, self._decide())
         tasks = []
         for number in range(runs):
-            wanted = _plan(rng, number)
+            wanted = _plan(rng, number, self.notes.wanted)
             self.notes.wanted.append(wanted)
             tasks.append(loop.spawn(self._process, self._want(wanted, rng.random() * within_seconds)))
         for _ in range(rng.choice((0, 0, 1, 1, 2))):
@@ -104,12 +114,29 @@ class People:
     async def _want(self, wanted: Wanted, after_seconds: float) -> None:
         await asyncio.sleep(after_seconds)
         client = self._plant.client()
+        if wanted.after is not None:
+            await self._is_made(wanted.after)
         try:
-            run = await client.runs.create(wanted.agent, values={"turns": wanted.turns, "turn": 0})
+            run = await client.runs.create(
+                wanted.agent,
+                values={"turns": wanted.turns, "turn": 0},
+                thread=wanted.after.thread if wanted.after is not None else "",
+                multitask_strategy=wanted.strategy,
+                deadline=self._by(wanted.deadline_seconds),
+            )
         except FermataError as error:
             self.notes.refusals.append(error.reason)
         else:
-            wanted.run = run.name
+            wanted.run, wanted.thread = run.name, run.thread
+
+    async def _is_made(self, wanted: Wanted) -> None:
+        while not wanted.run and not self.notes.refusals:  # noqa: ASYNC110 - they look now and then
+            await asyncio.sleep(0.05)
+
+    def _by(self, seconds: float) -> datetime | None:
+        if not seconds:
+            return None
+        return datetime.fromtimestamp(self._plant.clock.now() + seconds, UTC)
 
     async def _watch(self) -> None:
         client = self._plant.client()
@@ -184,7 +211,7 @@ class People:
         await client.latches.release(latch.name)
 
 
-def _plan(rng: random.Random, number: int) -> Wanted:
+def _plan(rng: random.Random, number: int, before: list[Wanted]) -> Wanted:
     turns = []
     count = 0
     for _ in range(rng.randint(1, 3)):
@@ -194,4 +221,11 @@ def _plan(rng: random.Random, number: int) -> Wanted:
             turn.append([tool, f"{number}.{count}"])
             count += 1
         turns.append(turn)
-    return Wanted(rng.choices(("gathered", "fanned", "alone"), (3, 2, 2))[0], turns)
+    agent = rng.choices(("gathered", "fanned", "alone"), (3, 2, 2))[0]
+    deadline_seconds = 0.1 + rng.random() * 3 if rng.random() < 0.1 else 0.0
+    if not before or rng.random() < 0.6:
+        return Wanted(agent, turns, deadline_seconds=deadline_seconds)
+    after = rng.choice(before)
+    strategy = rng.choice(STRATEGIES)
+    # A thread's state is a graph's, and another graph would not know it.
+    return Wanted(after.agent, turns, after, strategy, deadline_seconds)

@@ -14,13 +14,16 @@ from tests.simulation.people import Notes
 from tests.simulation.plant import Plant
 
 from fermata.server.approvals import records as approvals
+from fermata.server.latches import records as latches
 from fermata.server.ledger import steps
 from fermata.server.names import parse
-from fermata.server.runs.transitions import ENDED
+from fermata.server.runs.transitions import ENDED, HALTING
 from fermata.server.store import schema
 from fermata.v1 import run_pb2
 
 E = run_pb2.EventType
+
+TAKES_THE_PLACE = ("interrupt", "rollback")
 
 
 def broken(plant: Plant, outside: Outside, notes: Notes) -> list[str]:
@@ -28,11 +31,23 @@ def broken(plant: Plant, outside: Outside, notes: Notes) -> list[str]:
     engine = create_engine(f"sqlite:///{plant.path}")
     try:
         with engine.connect() as connection:
-            store = _Store(connection)
+            store = _Store(connection, clock_is_right=plant.clock.offset_seconds == 0.0)
     finally:
         engine.dispose()
     found: list[str] = []
-    for check in (_acknowledged, _once, _sequences, _owners, _effects, _unasked, _ends, _doubts, _halts):
+    for check in (
+        _acknowledged,
+        _once,
+        _sequences,
+        _owners,
+        _turns,
+        _effects,
+        _unasked,
+        _ends,
+        _doubts,
+        _halts,
+        _latches,
+    ):
         found += check(store, outside, notes)
     return found
 
@@ -40,7 +55,10 @@ def broken(plant: Plant, outside: Outside, notes: Notes) -> list[str]:
 class _Store:
     """The rows of the store at the end."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, *, clock_is_right: bool) -> None:
+        self.clock_is_right = clock_is_right
+        """True where the times in the store can be compared with those of the outside."""
+
         def rows(table: Any) -> list[Any]:
             return list(connection.execute(select(table).order_by(table.c.n)).fetchall())
 
@@ -48,6 +66,13 @@ class _Store:
         self.steps = rows(schema.steps)
         self.approvals = {row.id: row for row in rows(schema.approvals)}
         self.latches = {row.id: row for row in rows(schema.latches)}
+        self.expired = {
+            json.loads(row.args)["call"] for row in self.approvals.values() if row.state == approvals.EXPIRED
+        }
+        """Calls about which nobody had said anything when the time for it was over."""
+        halts = {row.id for row in self.latches.values() if row.kind == latches.HALT}
+        self.halted = {row.run for row in connection.execute(select(schema.latch_runs)) if row.latch in halts}
+        """Ids of runs that a halt has stopped, whether or not whoever set it has heard of that."""
         self.events: dict[str, list[Any]] = defaultdict(list)
         for row in rows(schema.events):
             self.events[row.run].append(row)
@@ -134,7 +159,6 @@ def _unasked(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
 
 
 def _ends(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
-    halted = {run for stopped in notes.stopped for run in (*stopped.latch.runs, *_runs(stopped.report))}
     for wanted in notes.wanted:
         if not wanted.run:
             continue
@@ -146,11 +170,18 @@ def _ends(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
             yield f"{wanted.run} is {state} at the end"
         elif row.state == run_pb2.RUN_STATE_SUCCEEDED:
             for tool, call in wanted.calls:
-                if call not in notes.rejected | notes.given_up and not outside.has_happened(call):
+                refused = notes.rejected | notes.given_up | store.expired
+                if call not in refused and not outside.has_happened(call):
                     yield f"{wanted.run} succeeded without {tool} {call}"
         elif row.state == run_pb2.RUN_STATE_HALTED:
-            if wanted.run not in halted:
+            if row.id not in store.halted:
                 yield f"{wanted.run} is halted, and nobody halted it"
+        elif row.state == run_pb2.RUN_STATE_CANCELLED:
+            if not any(later.after and later.strategy in TAKES_THE_PLACE for later in notes.wanted):
+                yield f"{wanted.run} is cancelled, and nobody wrote a second time"
+        elif row.state == run_pb2.RUN_STATE_EXPIRED:
+            if not wanted.deadline_seconds:
+                yield f"{wanted.run} is expired, and had no deadline"
         elif row.state == run_pb2.RUN_STATE_FAILED:
             reason = json.loads(row.error)["reason"]
             gave_up = any(call in notes.given_up for _, call in wanted.calls)
@@ -158,8 +189,34 @@ def _ends(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
                 yield f"{wanted.run} failed: {row.error}"
 
 
+def _turns(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
+    """A thread has one run at work: the next one is leased when the one before has ended, and nothing of that can happen any more."""
+    at_work: dict[str, str] = {}
+    for event in sorted((event for events in store.events.values() for event in events), key=lambda e: e.n):
+        if event.type == E.EVENT_TYPE_LEASED:
+            other = at_work.setdefault(event.thread, event.run)
+            if other != event.run:
+                yield f"{event.run} was leased while {other} had its thread"
+        elif event.state in ENDED and at_work.get(event.thread) == event.run:
+            del at_work[event.thread]
+    by_run = {wanted.run: wanted for wanted in notes.wanted if wanted.run}
+    for effect in outside.effects:
+        name = parse(effect.run, "runs").id
+        ended = [event.time for event in store.events[name] if event.state in ENDED]
+        cancelled = store.runs[name].state == run_pb2.RUN_STATE_CANCELLED
+        known = {
+            json.loads(row.args)["call"]
+            for row in store.steps
+            if row.run == name and row.outcome in (steps.KILLED, steps.OPEN, steps.CONFIRMED, steps.ABANDONED)
+        }
+        if cancelled and store.clock_is_right and effect.time > ended[0] and effect.call not in known:
+            yield f"{effect.tool} {effect.call} of {by_run[effect.run].run} happened after that was cancelled"
+
+
 def _doubts(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
-    """RECOVERY approvals are exactly about the calls that can't be repeated and whose end nobody knew when their lease ended."""
+    """RECOVERY approvals are exactly about the calls that can't be repeated and whose end nobody knew when their lease ended, or when
+    their run was being stopped.
+    """
     asked = {(row.run, row.step): row for row in store.approvals.values() if row.kind == approvals.RECOVERY}
     names = {f"tenants/{row.tenant}/runs/{row.run}/steps/{row.id}": row for row in store.steps}
     doubtful: set[tuple[str, str]] = set()
@@ -171,7 +228,7 @@ def _doubts(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
                 open_now.add(data["step"])
             elif event.type == E.EVENT_TYPE_STEP_CLOSED and data["outcome"] != "KILLED":
                 open_now.discard(data["step"])
-            elif event.type == E.EVENT_TYPE_LEASE_LOST or event.type == E.EVENT_TYPE_HALTED:
+            elif event.type == E.EVENT_TYPE_LEASE_LOST or event.state in (HALTING, *ENDED):
                 doubtful.update((run, names[step].key) for step in open_now)
     for run, step in asked:
         (row,) = [row for row in store.steps if (row.run, row.key) == (run, step)]
@@ -199,6 +256,21 @@ def _halts(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
                 yield f"{effect.tool} {effect.call} happened after {stopped.latch.name}, which does not list it"
             if stopped.settled and effect.time > stopped.settled:
                 yield f"{effect.tool} {effect.call} happened after {stopped.latch.name} had settled"
+
+
+def _latches(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
+    """From a latch's commit until it is lifted no gate that it covers lets anything through."""
+    if not store.clock_is_right:
+        return
+    for latch in store.latches.values():
+        for row in store.steps:
+            run = store.runs[row.run]
+            covered = {"run": run.id, "agent": run.agent, "tool": row.tool, "tenant": latch.target}[
+                latch.scope
+            ]
+            within = latch.created < row.started < (latch.released or row.started + 1)
+            if covered == latch.target and within:
+                yield f"{row.tool} {row.args} passed its gate under the latch {latch.id}"
 
 
 def _runs(latch: Any) -> list[str]:
