@@ -3,7 +3,7 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import combinations, product
 from pathlib import Path
 from typing import Any
@@ -87,6 +87,24 @@ def only_declinable(case: Case) -> bool:
     return not {"calls", "answer"} & set(case["expect"])
 
 
+def of_every_case(check: Callable[[Case], None]) -> Callable[[str], None]:
+    """A test for each domain, of all of its cases: one for each case costs more than the checks. A failure names the case."""
+
+    @pytest.mark.parametrize("domain", sorted({case["domain"] for case in EVERY_CASE}))
+    def test(domain: str) -> None:
+        for case in EVERY_CASE:
+            if case["domain"] != domain:
+                continue
+            try:
+                check(case)
+            except BaseException as error:
+                error.add_note(f"in the case {case['id']}")
+                raise
+
+    test.__name__, test.__doc__ = check.__name__, check.__doc__
+    return test
+
+
 @pytest.mark.parametrize("domain", DOMAINS.values(), ids=DOMAINS)
 def test_a_domain_has_eight_to_sixteen_well_formed_tools(domain: Case) -> None:
     tools = domain["tools"]
@@ -117,7 +135,7 @@ def test_a_domain_file_is_named_after_its_domain_and_its_passages_have_places(st
         assert passage["line"] >= 1
 
 
-@pytest.mark.parametrize("case", EVERY_CASE, ids=[case["id"] for case in EVERY_CASE])
+@of_every_case
 def test_a_case_keeps_to_the_format(case: Case) -> None:
     assert set(case) <= CASE_KEYS
     assert case["category"] in CATEGORIES
@@ -156,7 +174,7 @@ def test_a_case_keeps_to_the_format(case: Case) -> None:
         assert all(fragment.casefold() in cited for fragment in expect["answer"]["contains"])
 
 
-@pytest.mark.parametrize("case", EVERY_CASE, ids=[case["id"] for case in EVERY_CASE])
+@of_every_case
 def test_expected_arguments_fit_the_schema_of_their_tool(case: Case) -> None:
     for call in calls_of(case):
         assert set(call) <= {"name", "args", "may"}
@@ -171,7 +189,7 @@ def test_expected_arguments_fit_the_schema_of_their_tool(case: Case) -> None:
         assert not set(call.get("may", {})) & set(parameters["required"])
 
 
-@pytest.mark.parametrize("case", EVERY_CASE, ids=[case["id"] for case in EVERY_CASE])
+@of_every_case
 def test_a_case_of_actions_and_a_case_of_none_are_told_apart(case: Case) -> None:
     if case["category"] in {"missing", "ambiguous", "out_of_scope", "hypothetical", "report"}:
         assert case["no_action"]
@@ -232,7 +250,7 @@ def test_every_category_is_in_each_set(name: str) -> None:
     assert {case["category"] for case in CASES[name]} == CATEGORIES
 
 
-@pytest.mark.parametrize("case", EVERY_CASE, ids=[case["id"] for case in EVERY_CASE])
+@of_every_case
 def test_an_expected_id_is_shown_to_the_model_somewhere(case: Case) -> None:
     """What a pattern describes is copied from the messages, the context or a passage, never guessed."""
     domain = DOMAINS[case["domain"]]
