@@ -306,13 +306,14 @@ async def test_hold_and_continue_are_the_hosts_business(
     assert worker.leases
 
 
-async def test_a_dropped_run_ends_without_a_word(
+async def test_of_a_dropped_run_nothing_is_told_but_the_end_of_its_host(
     server: FakeServer, worker: Worker, zygotes: FakeZygotes
 ) -> None:
     connection = await server.connection()
     host = await running(connection, zygotes, "r1", shared=False)
     connection.send(stop=Stop(lease=lease("r1"), mode=StopMode.STOP_MODE_DROP))
     await host.ended()
+    assert list((await connection.next("host_ended")).leases) == [lease("r1")]
     shared = await running(connection, zygotes, "r2", shared=False)
     shared.say(lease("r2"), 1, gate=Gate(nonce="next"))
     # The first thing that the server hears after the drop is another run's.

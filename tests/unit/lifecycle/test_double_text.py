@@ -464,6 +464,19 @@ def test_a_permit_of_an_earlier_lease_ends_with_its_workers_confirmed_death(worl
     assert (world.state(first), world.active_run(thread)) == ("CANCELLED", second)
 
 
+def test_a_permit_of_an_earlier_lease_ends_with_its_host_when_the_worker_comes_back_and_drops_it(
+    world: Any,
+) -> None:
+    first, thread = _lost_by_silence(world, effect="IDEMPOTENT")
+    second = world.create(thread=thread, strategy="INTERRUPT")
+    world.stop_report(first, worker="w2")
+    other, mine = (world.lease(first, epoch) for epoch in (2, 1))
+    world.tx(lambda tx: leases.bury_host(tx, "w1", other, "exit -9"))
+    assert world.state(first) == "HALTING", "the host of another lease says nothing about this one's call"
+    world.tx(lambda tx: leases.bury_host(tx, "w1", mine, "exit -9"))
+    assert (world.state(first), world.active_run(thread)) == ("CANCELLED", second)
+
+
 @pytest.mark.parametrize("decision", ["IT_HAPPENED", "GIVE_UP"])
 def test_a_person_may_say_what_became_of_the_permit_and_the_new_run_begins(world: Any, decision: str) -> None:
     first, thread = _lost_by_silence(world)

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 from sqlalchemy import StaticPool, create_engine, event, select
 
+from fermata.server.dispatch.sweeper import _silence
 from fermata.server.errors import DomainError
 from fermata.server.latches import records as latches
 from fermata.server.latches.coverage import Subject, covers
 from fermata.server.ledger import steps
 from fermata.server.lifecycle.decisions import expire_due
-from fermata.server.runs.transitions import ENDED
+from fermata.server.runs.transitions import CANCELLED, ENDED, QUEUED
 from fermata.server.store import schema
 from fermata.v1 import approval_pb2, latch_pb2, worker_pb2
 
@@ -24,6 +25,7 @@ PROCEED = worker_pb2.GATE_VERDICT_PROCEED
 WORKERS = st.sampled_from(["w1", "w2"])
 STEPS = st.sampled_from(["s1", "s2"])
 TOOLS = st.sampled_from(["turn", "look"])
+STRATEGIES = st.sampled_from(["REJECT", "ENQUEUE", "INTERRUPT", "ROLLBACK"])
 MIXED = """version: 1
 rules:
   - {id: look, match: {tool: look}, decide: ALLOW}
@@ -59,6 +61,8 @@ class Histories(RuleBasedStateMachine):
         self.world.policy(MIXED)
         self.nonces: dict[tuple[str, str], str] = {}
         self.dead: set[str] = set()
+        self.stored: dict[str, str] = {}
+        """Which run has stored a checkpoint; empty where it was refused."""
 
     def teardown(self) -> None:
         self.connection.close()
@@ -79,6 +83,28 @@ class Histories(RuleBasedStateMachine):
         run = self.try_(self.world.create)
         self.world.room.worker = None
         return run
+
+    @rule(target=runs, run=runs, strategy=STRATEGIES, worker=st.none() | WORKERS)
+    def create_beside(self, run: str | None, strategy: str, worker: str | None) -> Any:
+        if run is None:
+            return None
+        thread = self.world.run(run).thread.rsplit("/", 1)[1]
+        self.world.room.worker = worker
+        created = self.try_(lambda: self.world.create(thread=thread, strategy=strategy))
+        self.world.room.worker = None
+        return created
+
+    @rule(worker=WORKERS)
+    def falls_silent(self, worker: str) -> None:
+        self.world.tx(lambda tx: _silence(tx, worker))
+
+    @rule(run=runs, worker=WORKERS)
+    def store(self, run: str | None, worker: str) -> None:
+        if run is not None:
+            checkpoint = f"{len(self.stored):04}"
+            self.stored[checkpoint] = run
+            if self.try_(lambda: self.world.stores(run, checkpoint, worker=worker)) is None:
+                self.stored[checkpoint] = ""
 
     @rule(worker=WORKERS)
     def claim(self, worker: str) -> None:
@@ -165,10 +191,17 @@ class Histories(RuleBasedStateMachine):
         threads = {row.id: row for row in world.tx(lambda tx: tx.execute(select(schema.threads)).fetchall())}
         active = world.tx(lambda tx: latches.active(tx, "default"))
         states = {latch.id: world.latch_state(latch.id) for latch in active}
+        kept = set(world.tx(lambda tx: tx.execute(select(schema.checkpoints.c.id)).scalars().all()))
         for run in runs:
+            mine = {checkpoint for checkpoint, by in self.stored.items() if by == run.id}
+            assert mine & kept == (set() if run.rolls_back and run.state in ENDED else mine)
             world.events(run.id)
             ended = run.state in ENDED
-            assert (threads[run.thread].active_run == run.id) == (not ended)
+            assert (threads[run.thread].active_run == run.id) == (not ended and not run.in_line)
+            assert not run.in_line or (run.state == QUEUED and not run.worker)
+            assert not run.in_line or threads[run.thread].active_run, "somebody waits behind nobody"
+            if run.state == CANCELLED and run.epoch:
+                assert not self._open(run.id), "another took its place, and an effect of it could still begin"
             assert ended == bool(run.ended)
             asked = [world.approval(approval) for approval in world.pending(run.id)]
             assert not ended or all(row.kind == approval_pb2.APPROVAL_KIND_RECOVERY for row in asked), (
@@ -196,7 +229,7 @@ def test_whatever_happens_what_was_promised_holds(world: Any) -> None:
     machine = type("Machine", (Histories,), {"world_type": type(world)})
     case = machine.TestCase  # type: ignore[attr-defined]
     case.settings = settings(
-        max_examples=25,
+        max_examples=30,
         stateful_step_count=30,
         deadline=None,
         suppress_health_check=list(HealthCheck),

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from fermata.server.lifecycle import leases
 from fermata.v1 import approval_pb2, latch_pb2, model_pb2, policy_pb2, run_pb2, thread_pb2, worker_pb2
 
 PARENT = "tenants/default"
@@ -398,6 +399,25 @@ async def test_a_message_that_interrupts_does_so_once_however_often_it_is_sent(
     assert (ended.state, ended.successor) == (run_pb2.RUN_STATE_CANCELLED, second.name)
     runs = await admin.call("RunService.ListRuns", run_pb2.ListRunsRequest(parent=PARENT))
     assert len(runs.runs) == 2
+
+
+async def test_the_end_of_a_host_whose_lease_is_lost_ends_the_call_that_it_was_in(
+    admin: Any, worker: Any, agent: str, server: Any
+) -> None:
+    run = await admin.call("RunService.CreateRun", _create(agent))
+    lease = (await worker.next("assign")).lease
+    call = worker_pb2.Gate(step="s1", nonce="n1", tool="look", args="{}", effect=run_pb2.EFFECT_CLASS_READ)
+    assert (await worker.ask(lease, 1, gate=call)).gate.verdict == PROCEED
+    id_ = run.name.rsplit("/", 1)[1]
+    await server.plane.write(lambda tx: leases.lose_lease(tx, "default", id_, "silent", dead=False))
+    again = (await worker.next("assign")).lease
+    assert again.epoch == 2
+    ended = worker_pb2.HostEnded(leases=[lease], exit_code=-9)
+    await worker.send(worker_pb2.WorkerMessage(host_ended=ended))
+    # What the new host asks is taken behind it.
+    await worker.ask(again, 1, model_query=worker_pb2.ModelQuery(key="k"))
+    steps = await admin.call("RunService.ListSteps", run_pb2.ListStepsRequest(parent=run.name))
+    assert [step.outcome for step in steps.steps] == [run_pb2.STEP_OUTCOME_KILLED]
 
 
 async def test_the_strategy_of_a_thread_is_set_when_it_is_made(admin: Any, worker: Any, agent: str) -> None:

@@ -378,7 +378,7 @@ class Worker:
         # What is told of it is told where its end is noticed.
 
     def _drop(self, key: LeaseKey) -> None:
-        """Ends a run whose lease is lost, without a word to the server."""
+        """Ends a run whose lease is lost. The server hears no more of it than the end of its host."""
         run = self._runs.get(key)
         if run is None:
             return
@@ -386,10 +386,14 @@ class Worker:
         if run.host is None:
             return
         if run.alone:
-            self._spawn(_kill(run.host))
+            self._spawn(self._end_host(run.host, run.lease))
         else:
             stop = Stop(lease=run.lease, mode=StopMode.STOP_MODE_DROP)
             self._to_host(run, ServerMessage(stop=stop))
+
+    async def _end_host(self, host: HostProcess, lease: Lease) -> None:
+        """Kills the host of a run whose lease is lost, and says so: a call that it was in is over, and somebody may wait for that."""
+        self._end([lease], await host.kill())
 
     def _release(self, run: _Run) -> None:
         """Ends a lease whose run is over; a host of its own has done its work."""

@@ -17,7 +17,7 @@ from fermata.server.lifecycle.ending import end
 from fermata.server.lifecycle.resumption import build_resume
 from fermata.server.lifecycle.schedule import Schedule
 from fermata.server.lifecycle.stopping import lease_expired, settle, step_ended
-from fermata.server.names import Name
+from fermata.server.names import Name, parse
 from fermata.server.runs.record import RunRecord, open_run
 from fermata.server.runs.transitions import HALTING, RUNNING, Move
 from fermata.server.store import schema
@@ -191,6 +191,16 @@ def lose_host(transaction: Transaction, tenant: str, run: str, reason: str, stde
             reason="HOST_DIED",
             message=f"Its process died {MAX_HOST_DEATHS} times in a row: {reason}.",
         )
+
+
+def bury_host(transaction: Transaction, worker: str, lease: worker_pb2.Lease, reason: str) -> None:
+    """The host of a lease that the worker holds no more has ended: what it had open can't go on. Facts are not thrown away."""
+    name = parse(lease.run, "runs")
+    with open_run(transaction, name.tenant, name.id) as run:
+        for row in steps.open_steps(transaction, run.tenant, run.id):
+            if (row.worker, row.epoch) == (worker, lease.epoch):
+                steps.close(transaction, run, row, steps.KILLED, error=f"its process ended: {reason}")
+                step_ended(transaction, run)
 
 
 def _deaths(transaction: Transaction, run: RunRecord) -> int:
