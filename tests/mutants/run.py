@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,27 +36,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """See the module."""
     parser = argparse.ArgumentParser(prog="python -m tests.mutants.run", description=__doc__)
     parser.add_argument("--only", default="", help="a part of the names")
+    parser.add_argument("--seeds", type=int, default=SEEDS, help="how many each is hunted with")
     parser.add_argument("--processes", type=int, default=min(2, os.cpu_count() or 1))
     options = parser.parse_args(arguments)
     chosen = [mutant for mutant in MUTANTS if options.only in mutant.name]
     survived = 0
     with ThreadPoolExecutor(options.processes) as pool:
-        for outcome in pool.map(hunt, chosen):
+        hunts = [pool.submit(hunt, mutant, options.seeds) for mutant in chosen]
+        for outcome in (future.result() for future in as_completed(hunts)):
             survived += outcome.seed is None
             found = "SURVIVED" if outcome.seed is None else f"found by seed {outcome.seed}"
             print(f"{outcome.mutant.name}: {found}\n    {outcome.said}", flush=True)
     return 1 if survived else 0
 
 
-def hunt(mutant: Mutant) -> Outcome:
+def hunt(mutant: Mutant, seeds: int = SEEDS) -> Outcome:
     """Play seeds against a mutant until one finds it, or all have been played.
 
     :raises AssertionError: the text that it changes is not there, or more than once.
     """
     with tempfile.TemporaryDirectory() as folder:
         code = plant(mutant, Path(folder))
-        for seeds in (str(mutant.seed), f"0-{SEEDS - 1}"):
-            command = [sys.executable, "-m", "tests.simulation.run", "--seeds", seeds, "--processes", "1"]
+        for stretch in (str(mutant.seed), f"0-{seeds - 1}"):
+            command = [sys.executable, "-m", "tests.simulation.run", "--seeds", stretch, "--processes", "1"]
             path = os.pathsep.join([*(str(code / tree) for tree in TREES), str(ROOT)])
             played = subprocess.run(
                 command, cwd=ROOT, env={**os.environ, "PYTHONPATH": path, "PYTHONHASHSEED": "0"},
