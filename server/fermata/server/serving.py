@@ -113,8 +113,7 @@ class Server:
         """Take no more work, let calls end, and close the store. Workers keep their leases."""
         self.plane.draining = True
         for worker in self.plane.workers.all():
-            worker.closed = True
-            worker.wake.set()
+            worker.close()
         await self._server.stop(DRAIN_SECONDS)
         await self._chroma.close()
         await self.plane.close()

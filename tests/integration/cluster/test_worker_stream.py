@@ -18,7 +18,7 @@ from fermata.server.cluster.hosts import GraphNotLoadedError
 from fermata.server.cluster.testing import Connection, FakeHost, FakeServer, FakeZygotes
 from fermata.server.cluster.worker import EmbeddingUnavailableError, Worker
 from fermata.v1.agent_pb2 import AgentSpec
-from fermata.v1.run_pb2 import TokenDelta
+from fermata.v1.run_pb2 import RunError, TokenDelta
 from fermata.v1.worker_pb2 import (
     Ack,
     Assign,
@@ -459,3 +459,30 @@ async def test_a_worker_that_ends_leaves_no_zygote(server: FakeServer, tmp_path:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert zygotes.closed == 1
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_a_run_whose_epoch_is_stale_is_dropped(
+    server: FakeServer, worker: Worker, zygotes: FakeZygotes, shared: bool
+) -> None:
+    connection = await server.connection()
+    host = await running(connection, zygotes, "r1", shared=shared)
+    host.say(lease("r1"), 5, gate=Gate(step="s", nonce="n"))
+    await connection.next("host")
+    refused = RunError(reason="STALE_EPOCH", message="Worker 'w' does not hold r1 at epoch 1.")
+    connection.send(host_reply=HostReply(lease=lease("r1"), id=5, error=refused))
+    assert (await host.got("host_reply")).error == refused
+    if shared:
+        stop = await host.got("stop")
+        assert (stop.mode, stop.lease) == (StopMode.STOP_MODE_DROP, lease("r1"))
+        assert not host.killed
+    else:
+        await asyncio.wait_for(host.ended(), 5)
+        assert host.killed
+    assert worker.leases == []
+    host.say(lease("r1"), 6, finish=Finish(answer="late"))
+    host.say(lease("r1"), 0, step_closed=StepClosed(step="s", nonce="n"))
+    if shared:
+        assert (await connection.next("host")).WhichOneof("body") == "step_closed", (
+            "nothing but outcomes is told"
+        )

@@ -63,6 +63,8 @@ OWN_MESSAGE_IDS = 1 << 62
 """Messages that the worker sends in a run's name are numbered from here, so that they never meet a host's
 own.
 """
+STALE_EPOCH = "STALE_EPOCH"
+"""The reason with which the server refuses who does not hold the run's lease."""
 DEFAULT_GRACE_SECONDS = 2.0
 HOST_EXIT_SECONDS = 1.0
 """How long a host may live on after it has closed its end."""
@@ -219,6 +221,11 @@ class Worker:
             return
         if reply.id < OWN_MESSAGE_IDS:
             self._to_host(run, message)
+        if reply.error.reason == STALE_EPOCH:
+            # Somebody else may have the run by now; nothing that this one says of it is written any more.
+            log.warning("%s is not ours any more: %s", key[0], reply.error.message)
+            self._drop(key)
+            return
         if run.finish_id and reply.id == run.finish_id:
             if run.stop is not None:
                 self._report_stop(run.stop, killed=False)

@@ -88,8 +88,7 @@ class Channel:
         earlier = self._plane.workers.add(self._worker)
         try:
             if earlier is not None:
-                earlier.closed = True
-                earlier.wake.set()
+                earlier.close()
             while not self._worker.closed:
                 await self._worker.wake.wait()
                 self._worker.wake.clear()
