@@ -236,7 +236,7 @@ class Channel:
             holds = run.is_leased_to(self._worker.id, lease.epoch)
         if holds:
             reason = f"its host ended with {ended.exit_code}"
-            leases.lose_host(transaction, name.tenant, name.id, reason, ended.stderr)
+            leases.lose_host(transaction, self._plane.keeper, name.tenant, name.id, reason, ended.stderr)
 
     async def _answer(self, host: worker_pb2.HostMessage) -> None:
         """Answer what only reads; whatever goes wrong, the host gets an answer."""

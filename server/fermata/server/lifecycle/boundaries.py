@@ -11,7 +11,6 @@ from fermata.server.errors import precondition
 from fermata.server.latches import records as latch_records
 from fermata.server.ledger import models, steps
 from fermata.server.ledger.gate import GateKeeper
-from fermata.server.ledger.recovery import ask_about_doubts
 from fermata.server.lifecycle.ending import end
 from fermata.server.lifecycle.resumption import (
     TAKEN,
@@ -71,7 +70,7 @@ def receive(
                 else:
                     reply.ack.SetInParent()
             case "finish":
-                _finish(transaction, run, message.finish)
+                _finish(transaction, keeper, run, message.finish)
                 reply.ack.SetInParent()
             case "model_query":
                 reply.model.CopyFrom(models.recall(transaction, run, message.model_query))
@@ -194,13 +193,13 @@ def _ask_about_interrupts(
         )
 
 
-def _finish(transaction: Transaction, run: RunRecord, finish: worker_pb2.Finish) -> None:
+def _finish(transaction: Transaction, keeper: GateKeeper, run: RunRecord, finish: worker_pb2.Finish) -> None:
     if run.state == HALTING:
         # It came to its end before the halt reached it; what it has done stays on record.
         run.answer = finish.answer
         end(transaction, run, Move.SETTLE, run_pb2.EVENT_TYPE_HALTED, killed=False)
         return
-    ask_about_doubts(transaction, run)
+    keeper.ask_about_doubts(transaction, run)
     if finish.HasField("error"):
         run.error = json_format.MessageToJson(finish.error, indent=None)
         end(

@@ -13,7 +13,8 @@ from fermata.server.agents.revisions import Revisions
 from fermata.server.latches import records as latch_records
 from fermata.server.latches.coverage import ActiveLatch, Subject, strictest
 from fermata.server.ledger import steps
-from fermata.server.ledger.recovery import ask_about_doubts
+from fermata.server.ledger.gate import GateKeeper
+from fermata.server.ledger.recovery import offer_again
 from fermata.server.lifecycle.ending import end
 from fermata.server.lifecycle.resumption import build_resume
 from fermata.server.names import Name
@@ -135,6 +136,7 @@ def lose_worker(transaction: Transaction, worker: str, reason: str, *, dead: boo
     lost = [lose_lease(transaction, row.tenant, row.id, reason, dead=dead) for row in held]
     if dead:
         _close_what_it_left(transaction, worker, reason)
+        offer_again(transaction, worker)
     return lost
 
 
@@ -168,7 +170,9 @@ MAX_HOST_DEATHS = 3
 """After this many hosts in a row have died under a run, the run fails: it kills them."""
 
 
-def lose_host(transaction: Transaction, tenant: str, run: str, reason: str, stderr: str) -> None:
+def lose_host(
+    transaction: Transaction, keeper: GateKeeper, tenant: str, run: str, reason: str, stderr: str
+) -> None:
     """A run's host has ended, confirmed by its parent: lease the run again, or fail it where its hosts keep dying."""
     name = lose_lease(transaction, tenant, run, reason, dead=True)
     with open_run(transaction, tenant, run) as record:
@@ -185,7 +189,7 @@ def lose_host(transaction: Transaction, tenant: str, run: str, reason: str, stde
                 "detail": stderr,
             }
         )
-        ask_about_doubts(transaction, record)
+        keeper.ask_about_doubts(transaction, record)
         end(
             transaction,
             record,
