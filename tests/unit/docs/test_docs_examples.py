@@ -149,7 +149,9 @@ def test_a_module_loads_and_declares_its_tools(fence: Fence) -> None:
     names: dict[str, Any] = {"__name__": "example"}
     exec(compile(fence.code, str(fence), "exec"), names)
     declared = [tool for tool in names.values() if isinstance(tool, BaseTool) and tool.metadata]
-    assert names.get("graph") is not None or all("fermata.effect" in tool.metadata for tool in declared)
+    assert names.get("graph") is not None or all(
+        "fermata.effect" in (tool.metadata or {}) for tool in declared
+    )
     assert names.get("graph") is not None or declared
 
 

@@ -8,7 +8,7 @@ import time
 from langchain_core.tools import tool
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode, tools_condition
-from scripted import Scripted, let_go, note
+from scripted import Scripted, let_go, note  # type: ignore[import-not-found]  # packed beside it
 
 from fermata.agents.runtime.context import attempt, idempotency_key
 
