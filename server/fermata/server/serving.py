@@ -75,9 +75,15 @@ class Server:
     """A running server. Make one with :meth:`start`, end it with :meth:`stop`."""
 
     def __init__(
-        self, plane: ControlPlane, server: grpc.aio.Server, chroma: ChromaStore, address: str
+        self,
+        plane: ControlPlane,
+        callers: Callers,
+        server: grpc.aio.Server,
+        chroma: ChromaStore,
+        address: str,
     ) -> None:
         self.plane = plane
+        self.callers = callers
         self._chroma = chroma
         self.address = address
         self._server = server
@@ -107,7 +113,7 @@ class Server:
         plane.spawn(sweep_approvals(plane), "sweep approvals")
         plane.spawn(sweep_requests(plane), "sweep requests")
         log.info("serving on %s", address)
-        return cls(plane, server, chroma, address)
+        return cls(plane, callers, server, chroma, address)
 
     async def stop(self) -> None:
         """Take no more work, let calls end, and close the store. Workers keep their leases."""

@@ -174,6 +174,7 @@ class Channel:
             future = self._plane.database.submit(
                 lambda tx: boundaries.receive(tx, self._plane.keeper, self._worker.id, host),
                 urgent=not slow,
+                size_bytes=size,
             )
         except DomainError as error:
             if slow:
