@@ -625,7 +625,7 @@ Global___StopReport: _TypeAlias = StopReport  # noqa: Y015
 
 @_typing.final
 class HostEnded(_message.Message):
-    """HostEnded says that a host's process has ended."""
+    """HostEnded says that a host's process has ended. Of a lease that was lost before it says the same: what was open under it is KILLED."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

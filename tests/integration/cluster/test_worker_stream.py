@@ -306,18 +306,37 @@ async def test_hold_and_continue_are_the_hosts_business(
     assert worker.leases
 
 
-async def test_a_dropped_run_ends_without_a_word(
+async def test_of_a_dropped_run_nothing_is_told_but_that_its_own_host_is_dead(
     server: FakeServer, worker: Worker, zygotes: FakeZygotes
 ) -> None:
     connection = await server.connection()
     host = await running(connection, zygotes, "r1", shared=False)
     connection.send(stop=Stop(lease=lease("r1"), mode=StopMode.STOP_MODE_DROP))
-    await host.ended()
-    shared = await running(connection, zygotes, "r2", shared=False)
-    shared.say(lease("r2"), 1, gate=Gate(nonce="next"))
-    # The first thing that the server hears after the drop is another run's.
-    message = await connection.next("host")
-    assert message.lease == lease("r2")
+    ended = await connection.next("host_ended")
+    assert host.killed
+    assert list(ended.leases) == [lease("r1")]
+    other = await running(connection, zygotes, "r2", shared=False)
+    other.say(lease("r2"), 1, gate=Gate(nonce="next"))
+    assert (await connection.next("host")).lease == lease("r2")
+
+
+async def test_of_a_dropped_run_in_a_shared_host_nothing_is_told(
+    server: FakeServer, worker: Worker, zygotes: FakeZygotes
+) -> None:
+    connection = await server.connection()
+    host = await running(connection, zygotes, "r1")
+    connection.send(stop=Stop(lease=lease("r1"), mode=StopMode.STOP_MODE_DROP))
+    await host.got("stop")
+    assert not host.killed
+    host.die(1)
+    other = await running(connection, zygotes, "r2")
+    assert other is not host, "its end was noticed"
+    other.say(lease("r2"), 1, gate=Gate(nonce="next"))
+    heard: list[str | None] = []
+    async with asyncio.timeout(10):
+        while not heard or heard[-1] != "host":
+            heard.append((await connection.received.get()).WhichOneof("body"))
+    assert set(heard) <= {"heartbeat", "host"}
 
 
 async def test_how_a_started_step_ended_is_told_even_after_the_lease_is_lost(

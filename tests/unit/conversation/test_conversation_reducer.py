@@ -250,3 +250,9 @@ def test_no_shape_of_facts_breaks_the_view(told: list[tuple[str, dict[str, Any]]
 def test_content_of_odd_shapes() -> None:
     assert message_text(None) == ""
     assert message_text(["a", {"type": "text", "text": "b"}, {"type": "tool_use"}]) == "ab"
+
+
+def test_a_draft_shows_where_text_was_left_out() -> None:
+    view = apply(Conversation(), run_pb2.TokenDelta(run=RUN, text="The line"))
+    view = apply(view, run_pb2.TokenDelta(run=RUN, text="stands.", skipped=400))
+    assert view.draft == "The line … stands."

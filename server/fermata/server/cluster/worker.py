@@ -385,7 +385,7 @@ class Worker:
         # What is told of it is told where its end is noticed.
 
     def _drop(self, key: LeaseKey) -> None:
-        """Ends a run whose lease is lost, without a word to the server."""
+        """Ends a run whose lease is lost. Of a host of its own it is told that it is dead; nothing else."""
         run = self._runs.get(key)
         if run is None:
             return
@@ -393,10 +393,14 @@ class Worker:
         if run.host is None:
             return
         if run.alone:
-            self._spawn(_kill(run.host))
+            self._spawn(self._kill_and_tell(run.lease, run.host))
         else:
             stop = Stop(lease=run.lease, mode=StopMode.STOP_MODE_DROP)
             self._to_host(run, ServerMessage(stop=stop))
+
+    async def _kill_and_tell(self, lease: Lease, host: HostProcess) -> None:
+        """What the host had started may be done again only once it is known to be dead."""
+        self._end([lease], await host.kill())
 
     def _release(self, run: _Run) -> None:
         """Ends a lease whose run is over; a host of its own has done its work."""

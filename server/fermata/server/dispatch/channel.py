@@ -235,8 +235,12 @@ class Channel:
         name = parse(lease.run, "runs")
         with open_run(transaction, name.tenant, name.id) as run:
             holds = run.is_leased_to(self._worker.id, lease.epoch)
-        if holds:
-            reason = f"its host ended with {ended.exit_code}"
+        reason = f"its host ended with {ended.exit_code}"
+        if not holds:
+            leases.close_after_stale_host(
+                transaction, name.tenant, name.id, self._worker.id, lease.epoch, reason
+            )
+        else:
             leases.lose_host(transaction, self._plane.keeper, name.tenant, name.id, reason, ended.stderr)
 
     async def _answer(self, host: worker_pb2.HostMessage) -> None:

@@ -39,7 +39,7 @@ WhoDecides = Callable[[Any], ApprovalRequirement]
 """From the row of a step to whom policy names for a call like it."""
 
 _STATE_OF_WORKER = select(schema.workers.c.state).where(schema.workers.c.id == bindparam("of_worker"))
-_ASKED_ABOUT = select(schema.approvals).where(
+_ASKED_ABOUT = select(schema.approvals, schema.steps.c.epoch).where(
     and_(
         schema.approvals.c.state == approvals.PENDING,
         schema.approvals.c.kind == approvals.RECOVERY,
@@ -185,11 +185,15 @@ WAITING = "call_waits"
 """Of what is known: True where the call itself waits for the answer, and can be done again."""
 
 
-def offer_again(transaction: Transaction, worker: str) -> None:
+def offer_again(transaction: Transaction, worker: str, run: str = "", epoch: int = 0) -> None:
     """A worker, and with it every host of its, is now known to be dead: who is asked about an effect that was in doubt there may let
     it be done again.
+
+    :param run: where it is but the host that a run had at ``epoch``.
     """
     for row in transaction.execute(_ASKED_ABOUT, {"of_worker": worker}).fetchall():
+        if run and (row.run, row.epoch) != (run, epoch):
+            continue
         known, allowed = json.loads(row.question), json.loads(row.allowed)
         known["host_confirmed_dead"] = True
         if known.get(WAITING) and approval_pb2.DECISION_DO_AGAIN not in allowed:

@@ -200,6 +200,19 @@ def lose_host(
         )
 
 
+def close_after_stale_host(
+    transaction: Transaction, tenant: str, run: str, worker: str, epoch: int, reason: str
+) -> None:
+    """A host whose lease was lost is confirmed dead: what it had open is KILLED, and may be done again. A fact as an outcome is, and
+    nothing else of the run changes.
+    """
+    with open_run(transaction, tenant, run) as record:
+        for row in steps.open_steps(transaction, tenant, run):
+            if (row.worker, row.epoch) == (worker, epoch):
+                steps.close(transaction, record, row, steps.KILLED, error=f"its process ended: {reason}")
+    offer_again(transaction, worker, run, epoch)
+
+
 def _deaths(transaction: Transaction, run: RunRecord) -> int:
     """How many of the run's latest leases ended one after the other with nothing but a lost lease."""
     table = schema.events.c
