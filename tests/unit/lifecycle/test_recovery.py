@@ -355,3 +355,11 @@ def test_a_question_about_a_call_that_never_started_ends_with_its_run(world: Any
     world.stop_report(run)
     assert world.state(run) == "HALTED"
     assert world.pending(run) == []
+
+
+def test_a_read_with_another_digest_under_the_very_key_is_read_anew(world: Any) -> None:
+    world.agent()
+    run = world.started()
+    assert world.gate(run, nonce="n", effect="READ").verdict == PROCEED
+    world.closed(run, "n")
+    assert world.gate(run, digest="another", effect="READ").verdict == PROCEED

@@ -89,7 +89,7 @@ class Asked:
     @property
     def is_same(self) -> bool:
         """True where the row under the key is of this very call."""
-        return self.earlier is not None and self.earlier is not self.instead
+        return self.earlier is not None and self.earlier.digest == self.gate.digest
 
 
 class GateKeeper:
