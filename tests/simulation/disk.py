@@ -14,11 +14,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import Connection, event
 from sqlalchemy.exc import OperationalError
 from tests.simulation.loop import SimulatedLoop
 
 from fermata.server.clock import Clock
-from fermata.server.store.database import Database, Transaction, _Operation, _sqlite
+from fermata.server.store.database import Database, _Operation, _sqlite
 from fermata.server.store.publication import Publication
 
 _compiled: dict[Any, Any] = {}
@@ -64,6 +65,7 @@ class SimulatedDatabase(Database):
         super().__init__(path, clock, published)
         for engine in (self._writer_engine, self._reader_engine):
             engine._compiled_cache = _compiled
+        event.listen(self._writer_engine, "commit", self._commit)
         (level,) = _sqlite(self._writer).execute("PRAGMA synchronous").fetchone()
         self._flushes = level >= SYNCHRONOUS_FULL
         self._unflushed: deque[tuple[float, bytes]] = deque(maxlen=20)
@@ -78,27 +80,20 @@ class SimulatedDatabase(Database):
             self._loop.call_later(self._disk.seconds(), self._write_batch)
 
     def _write_batch(self) -> None:
-        batch = self._take()
-        if self._disk.full:
-            batch.append(self._fault())
         if not self._flushes:
             self._unflushed.append((self._disk.loop.time(), _sqlite(self._writer).serialize()))
-        self._run(self._writer, batch)
+        batch = self._run(self._writer)
         self._loop.call_later(self._disk.seconds(), self._acknowledge, batch)
+
+    def _commit(self, _: Connection) -> None:
+        if self._disk.full:
+            raise OperationalError("COMMIT", None, sqlite3.OperationalError("database or disk is full"))
 
     def _acknowledge(self, batch: list[_Operation]) -> None:
         self._settle(batch)
         self._writing = False
         if self._urgent or self._queued:
             self._wake_writer()
-
-    def _fault(self) -> _Operation:
-        def fail(_: Transaction) -> Any:
-            raise OperationalError("COMMIT", None, sqlite3.OperationalError("database or disk is full"))
-
-        future = self._loop.create_future()
-        future.add_done_callback(lambda done: done.exception())
-        return _Operation(fail, future)
 
     def leave(self, *, power_lost: bool = False) -> None:
         """What the kernel does when the process dies: its files are closed. With the power goes what was not flushed."""

@@ -111,9 +111,11 @@ class _DecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decision.Val
     DECISION_ANSWER: _Decision.ValueType  # 4
     """INPUT: the answer is in value."""
     DECISION_IT_HAPPENED: _Decision.ValueType  # 5
-    """RECOVERY: it happened; its result is in value."""
+    """RECOVERY: it happened; its result is in value. Where a call with other arguments is on record in its place, and no value is given,
+    that call's result is taken.
+    """
     DECISION_DO_AGAIN: _Decision.ValueType  # 6
-    """RECOVERY: do it again. Only where the earlier host is confirmed dead."""
+    """RECOVERY: do it again. Only where the earlier host is confirmed dead, or the end of the earlier call is known."""
     DECISION_GIVE_UP: _Decision.ValueType  # 7
     """RECOVERY: leave it."""
 
@@ -131,9 +133,11 @@ DECISION_REJECT: Decision.ValueType  # 3
 DECISION_ANSWER: Decision.ValueType  # 4
 """INPUT: the answer is in value."""
 DECISION_IT_HAPPENED: Decision.ValueType  # 5
-"""RECOVERY: it happened; its result is in value."""
+"""RECOVERY: it happened; its result is in value. Where a call with other arguments is on record in its place, and no value is given,
+that call's result is taken.
+"""
 DECISION_DO_AGAIN: Decision.ValueType  # 6
-"""RECOVERY: do it again. Only where the earlier host is confirmed dead."""
+"""RECOVERY: do it again. Only where the earlier host is confirmed dead, or the end of the earlier call is known."""
 DECISION_GIVE_UP: Decision.ValueType  # 7
 """RECOVERY: leave it."""
 Global___Decision: _TypeAlias = Decision  # noqa: Y015

@@ -902,29 +902,33 @@ Global___WatchRunsResponse: _TypeAlias = WatchRunsResponse  # noqa: Y015
 
 @_typing.final
 class TokenDelta(_message.Message):
-    """TokenDelta is a piece of a message that is being written."""
+    """TokenDelta is a piece of a message that is being written. To a reader that is behind, pieces of one message come as one."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     RUN_FIELD_NUMBER: _builtins.int
     MESSAGE_ID_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
+    SKIPPED_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """tenants/{tenant}/runs/{run}"""
     message_id: _builtins.str
     """The message that it belongs to."""
     text: _builtins.str
     """The piece."""
+    skipped: _builtins.int
+    """Characters of the message before this piece that were left out, because the reader was too slow for them."""
     def __init__(
         self,
         *,
         run: _builtins.str = ...,
         message_id: _builtins.str = ...,
         text: _builtins.str = ...,
+        skipped: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_id", b"message_id", "run", b"run", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message_id", b"message_id", "run", b"run", "skipped", b"skipped", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -625,7 +625,7 @@ Global___StopReport: _TypeAlias = StopReport  # noqa: Y015
 
 @_typing.final
 class HostEnded(_message.Message):
-    """HostEnded says that a host's process has ended."""
+    """HostEnded says that a host's process has ended. Of a lease that was lost before it says the same: what was open under it is KILLED."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1319,6 +1319,7 @@ class Gate(_message.Message):
     TOOL_DESCRIPTION_FIELD_NUMBER: _builtins.int
     ARGS_SCHEMA_FIELD_NUMBER: _builtins.int
     PROVENANCE_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
     step: _builtins.str
     """The step's key."""
     nonce: _builtins.str
@@ -1349,6 +1350,10 @@ class Gate(_message.Message):
     """The tool's description."""
     args_schema: _builtins.str
     """The JSON schema of its arguments."""
+    place: _builtins.str
+    """Where in its task the call is made, whatever its arguments: the same for every execution of the task. A call with another digest
+    than the one on record in its place is not simply made. Empty where nothing is known of it.
+    """
     @_builtins.property
     def provenance(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where the call's words came from, such as "document:..." or "person"."""
@@ -1372,10 +1377,11 @@ class Gate(_message.Message):
         tool_description: _builtins.str = ...,
         args_schema: _builtins.str = ...,
         provenance: _abc.Iterable[_builtins.str] | None = ...,
+        place: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "args_schema", b"args_schema", "call_digest", b"call_digest", "digest", b"digest", "effect", b"effect", "namespace", b"namespace", "nonce", b"nonce", "ordinal", b"ordinal", "provenance", b"provenance", "rationale", b"rationale", "risk", b"risk", "step", b"step", "task_id", b"task_id", "tool", b"tool", "tool_call_id", b"tool_call_id", "tool_description", b"tool_description"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["args", b"args", "args_schema", b"args_schema", "call_digest", b"call_digest", "digest", b"digest", "effect", b"effect", "namespace", b"namespace", "nonce", b"nonce", "ordinal", b"ordinal", "place", b"place", "provenance", b"provenance", "rationale", b"rationale", "risk", b"risk", "step", b"step", "task_id", b"task_id", "tool", b"tool", "tool_call_id", b"tool_call_id", "tool_description", b"tool_description"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1414,7 +1420,7 @@ class GateAnswer(_message.Message):
     latch: _builtins.str
     """STOP: the latch."""
     idempotency_key: _builtins.str
-    """PROCEED: for tools that take an idempotency key."""
+    """PROCEED: the same for every attempt at this step, and for no other; for tools that pass it on to what they call."""
     @_builtins.property
     def result(self) -> Global___Blob:
         """RECORDED: what it returned."""

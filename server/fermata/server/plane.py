@@ -93,9 +93,11 @@ class ControlPlane:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.database.close()
 
-    async def write(self, operation: Callable[[Transaction], T], *, urgent: bool = False) -> T:
+    async def write(
+        self, operation: Callable[[Transaction], T], *, urgent: bool = False, size_bytes: int = 0
+    ) -> T:
         """Run a domain operation; see :meth:`Database.write`."""
-        return await self.database.write(operation, urgent=urgent)
+        return await self.database.write(operation, urgent=urgent, size_bytes=size_bytes)
 
     async def read(self, operation: Callable[[Connection], T]) -> T:
         """Run a query; see :meth:`Database.read`."""

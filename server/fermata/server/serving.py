@@ -75,9 +75,15 @@ class Server:
     """A running server. Make one with :meth:`start`, end it with :meth:`stop`."""
 
     def __init__(
-        self, plane: ControlPlane, server: grpc.aio.Server, chroma: ChromaStore, address: str
+        self,
+        plane: ControlPlane,
+        callers: Callers,
+        server: grpc.aio.Server,
+        chroma: ChromaStore,
+        address: str,
     ) -> None:
         self.plane = plane
+        self.callers = callers
         self._chroma = chroma
         self.address = address
         self._server = server
@@ -105,14 +111,13 @@ class Server:
         _write_client_file(settings, address)
         start_sweeps(plane)
         log.info("serving on %s", address)
-        return cls(plane, server, chroma, address)
+        return cls(plane, callers, server, chroma, address)
 
     async def stop(self) -> None:
         """Take no more work, let calls end, and close the store. Workers keep their leases."""
         self.plane.draining = True
         for worker in self.plane.workers.all():
-            worker.closed = True
-            worker.wake.set()
+            worker.close()
         await self._server.stop(DRAIN_SECONDS)
         await self._chroma.close()
         await self.plane.close()

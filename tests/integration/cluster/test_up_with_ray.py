@@ -27,6 +27,10 @@ SETTLE_SECONDS = 120
 STOP_SECONDS = 60
 
 
+NOTICED_SECONDS = 2.0
+"""Within which a worker's death is known."""
+
+
 class ControlPlane:
     """A running ``fermata up``."""
 
@@ -74,8 +78,8 @@ class ControlPlane:
                 return entry.pid
         raise AssertionError(f"no child matches {pattern}")
 
-    def wait_for(self, what: str, condition: Callable[[], bool]) -> None:
-        end = time.monotonic() + SETTLE_SECONDS
+    def wait_for(self, what: str, condition: Callable[[], bool], seconds: float = SETTLE_SECONDS) -> None:
+        end = time.monotonic() + seconds
         while time.monotonic() < end:
             try:
                 if condition():
@@ -83,7 +87,7 @@ class ControlPlane:
             except grpc.RpcError:
                 pass
             time.sleep(0.05)
-        raise AssertionError(f"{what}: not within {SETTLE_SECONDS} s\n{self.told()}")
+        raise AssertionError(f"{what}: not within {seconds} s\n{self.told()}")
 
 
 def command_of(pid: int) -> str:
@@ -155,7 +159,7 @@ def test_a_killed_worker_is_reported_dead_and_replaced(plane: ControlPlane) -> N
     plane.wait_for("both workers", lambda: len(plane.connected()) == 2)
     victim = next(w for w in plane.workers() if w.state == WorkerState.WORKER_STATE_CONNECTED)
     os.kill(victim.pid, signal.SIGKILL)
-    plane.wait_for("its death is known", lambda: victim.worker in plane.dead())
+    plane.wait_for("its death is known", lambda: victim.worker in plane.dead(), NOTICED_SECONDS)
     plane.wait_for("there are two again", lambda: len(plane.connected() - {victim.worker}) == 2)
 
 

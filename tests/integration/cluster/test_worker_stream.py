@@ -18,7 +18,7 @@ from fermata.server.cluster.hosts import GraphNotLoadedError
 from fermata.server.cluster.testing import Connection, FakeHost, FakeServer, FakeZygotes
 from fermata.server.cluster.worker import EmbeddingUnavailableError, Worker
 from fermata.v1.agent_pb2 import AgentSpec
-from fermata.v1.run_pb2 import TokenDelta
+from fermata.v1.run_pb2 import RunError, TokenDelta
 from fermata.v1.worker_pb2 import (
     Ack,
     Assign,
@@ -306,19 +306,37 @@ async def test_hold_and_continue_are_the_hosts_business(
     assert worker.leases
 
 
-async def test_of_a_dropped_run_nothing_is_told_but_the_end_of_its_host(
+async def test_of_a_dropped_run_nothing_is_told_but_that_its_own_host_is_dead(
     server: FakeServer, worker: Worker, zygotes: FakeZygotes
 ) -> None:
     connection = await server.connection()
     host = await running(connection, zygotes, "r1", shared=False)
     connection.send(stop=Stop(lease=lease("r1"), mode=StopMode.STOP_MODE_DROP))
-    await host.ended()
-    assert list((await connection.next("host_ended")).leases) == [lease("r1")]
-    shared = await running(connection, zygotes, "r2", shared=False)
-    shared.say(lease("r2"), 1, gate=Gate(nonce="next"))
-    # The first thing that the server hears after the drop is another run's.
-    message = await connection.next("host")
-    assert message.lease == lease("r2")
+    ended = await connection.next("host_ended")
+    assert host.killed
+    assert list(ended.leases) == [lease("r1")]
+    other = await running(connection, zygotes, "r2", shared=False)
+    other.say(lease("r2"), 1, gate=Gate(nonce="next"))
+    assert (await connection.next("host")).lease == lease("r2")
+
+
+async def test_of_a_dropped_run_in_a_shared_host_nothing_is_told(
+    server: FakeServer, worker: Worker, zygotes: FakeZygotes
+) -> None:
+    connection = await server.connection()
+    host = await running(connection, zygotes, "r1")
+    connection.send(stop=Stop(lease=lease("r1"), mode=StopMode.STOP_MODE_DROP))
+    await host.got("stop")
+    assert not host.killed
+    host.die(1)
+    other = await running(connection, zygotes, "r2")
+    assert other is not host, "its end was noticed"
+    other.say(lease("r2"), 1, gate=Gate(nonce="next"))
+    heard: list[str | None] = []
+    async with asyncio.timeout(10):
+        while not heard or heard[-1] != "host":
+            heard.append((await connection.received.get()).WhichOneof("body"))
+    assert set(heard) <= {"heartbeat", "host"}
 
 
 async def test_how_a_started_step_ended_is_told_even_after_the_lease_is_lost(
@@ -460,3 +478,30 @@ async def test_a_worker_that_ends_leaves_no_zygote(server: FakeServer, tmp_path:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert zygotes.closed == 1
+
+
+@pytest.mark.parametrize("shared", [True, False])
+async def test_a_run_whose_epoch_is_stale_is_dropped(
+    server: FakeServer, worker: Worker, zygotes: FakeZygotes, shared: bool
+) -> None:
+    connection = await server.connection()
+    host = await running(connection, zygotes, "r1", shared=shared)
+    host.say(lease("r1"), 5, gate=Gate(step="s", nonce="n"))
+    await connection.next("host")
+    refused = RunError(reason="STALE_EPOCH", message="Worker 'w' does not hold r1 at epoch 1.")
+    connection.send(host_reply=HostReply(lease=lease("r1"), id=5, error=refused))
+    assert (await host.got("host_reply")).error == refused
+    if shared:
+        stop = await host.got("stop")
+        assert (stop.mode, stop.lease) == (StopMode.STOP_MODE_DROP, lease("r1"))
+        assert not host.killed
+    else:
+        await asyncio.wait_for(host.ended(), 5)
+        assert host.killed
+    assert worker.leases == []
+    host.say(lease("r1"), 6, finish=Finish(answer="late"))
+    host.say(lease("r1"), 0, step_closed=StepClosed(step="s", nonce="n"))
+    if shared:
+        assert (await connection.next("host")).WhichOneof("body") == "step_closed", (
+            "nothing but outcomes is told"
+        )

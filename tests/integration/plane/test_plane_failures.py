@@ -49,6 +49,26 @@ async def test_reads_and_idempotent_calls_are_repeated_after_their_worker_was_ki
     assert [step.attempt for step in steps] == [2, 2]
 
 
+@pytest.mark.parametrize("tool", ["transfer", "transfer_sync"])
+async def test_an_idempotent_call_is_repeated_with_the_key_that_it_had(
+    driver: Driver, effects: Effects, tool: str
+) -> None:
+    mark = str(effects)
+    run = await driver.talk(
+        "keyed", [(tool, {"mark": mark, "amount": 5})], [(tool, {"mark": mark, "amount": 5})]
+    )
+    os.kill(await effects.pid(), signal.SIGKILL)
+    await effects.wait_for("start", 2)
+    effects.let_go()
+    assert [a["content"] for a in await run.answers()] == ["booked 5", "booked 5"]
+    started = [line.split()[2:] for line in effects.lines() if line.startswith("start")]
+    keys = [key for key, _ in started]
+    assert [attempt for _, attempt in started] == ["1", "2", "1"]
+    assert keys[0] == keys[1] != keys[2], "one key for all attempts at a step, and another for the next step"
+    assert all(keys)
+    assert [line.split()[1] for line in effects.lines() if line.startswith("book")] == keys[1:]
+
+
 @pytest.mark.parametrize("decision", ["IT_HAPPENED", "DO_AGAIN", "GIVE_UP"])
 async def test_an_unsafe_call_becomes_a_question_after_its_worker_was_killed(
     driver: Driver, client: Client, effects: Effects, decision: str

@@ -4,15 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import random
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any
 
 import grpc
 import pytest
 
-from fermata.client import FermataError, NotFoundError, StreamOptions, SyncClient, UnavailableError
+from fermata.client import (
+    Client,
+    Connection,
+    FermataError,
+    NotFoundError,
+    StreamOptions,
+    SyncClient,
+    UnavailableError,
+)
 from fermata.client.runs import EventOrder
 from fermata.client.streams import BrokenStreamError
+from fermata.client.transport import Transport
 from fermata.v1 import approval_pb2, latch_pb2, run_pb2
 
 RUN = "tenants/default/runs/r1"
@@ -75,6 +85,45 @@ async def test_a_broken_watch_goes_on_from_its_cursor(serve: Any, how: Any) -> N
     client = await serve(server)
     assert await sequences(client) == list(range(1, LAST + 1))
     assert server.cursors == ["", "c3", "c7"]
+
+
+class Resetting:
+    """Resets its first streams with the HTTP/2 error CANCEL, after 0, 1, 2 … events and without a status."""
+
+    def __init__(self, resets: int) -> None:
+        self.resets = resets
+        self.cursors: list[str] = []
+
+    def WatchRuns(self, request: Any, context: Any) -> Any:
+        after = len(self.cursors)
+        self.cursors.append(request.cursor)
+        start = position(request.cursor)
+        for sequence in range(start + 1, LAST + 1):
+            if after < self.resets and sequence > start + after:
+                context.cancel()
+                return
+            yield event(sequence)
+
+
+async def test_a_peer_that_resets_streams_with_cancelled_is_connected_to_again(clock: Any) -> None:
+    peer = Resetting(5)
+    server = grpc.server(ThreadPoolExecutor(4))
+    handler = grpc.unary_stream_rpc_method_handler(
+        peer.WatchRuns,
+        request_deserializer=run_pb2.WatchRunsRequest.FromString,
+        response_serializer=run_pb2.WatchRunsResponse.SerializeToString,
+    )
+    service = grpc.method_handlers_generic_handler("fermata.v1.RunService", {"WatchRuns": handler})
+    server.add_generic_rpc_handlers((service,))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    transport = Transport(Connection(f"127.0.0.1:{port}"), sleep=clock.sleep, clock=clock)
+    try:
+        async with Client(transport=transport) as client:
+            assert await sequences(client) == list(range(1, LAST + 1))
+    finally:
+        await asyncio.to_thread(server.stop(None).wait)
+    assert len(peer.cursors) == 6
 
 
 async def test_a_silent_connection_counts_as_broken(serve: Any) -> None:

@@ -306,3 +306,9 @@ def test_a_rollback_says_what_goes_back_and_what_does_not() -> None:
     [note] = [entry for entry in view.entries if isinstance(entry, Note)]
     assert "what it was before" in note.text
     assert "stays done" in note.text
+
+
+def test_a_draft_shows_where_text_was_left_out() -> None:
+    view = apply(Conversation(), run_pb2.TokenDelta(run=RUN, text="The line"))
+    view = apply(view, run_pb2.TokenDelta(run=RUN, text="stands.", skipped=400))
+    assert view.draft == "The line … stands."

@@ -190,6 +190,8 @@ class World:
         step: str = "s1",
         effect: str = "UNSAFE",
         nonce: str = "",
+        place: str = "",
+        digest: str = "",
         **values: Any,
     ) -> worker_pb2.GateAnswer:
         wanted = worker_pb2.Gate(
@@ -197,7 +199,8 @@ class World:
             nonce=nonce or f"n{next(self._numbers)}",
             tool=tool,
             args=json.dumps(args or {}),
-            digest=f"digest of {step}",
+            digest=digest or f"digest of {step}",
+            place=place,
             call_digest=call_digest(tool, args or {}),
             effect=run_pb2.EffectClass.Value(f"EFFECT_CLASS_{effect}"),
         )

@@ -130,7 +130,7 @@ def _is_halted(world: Any, run: str) -> None:
 
 def _loses_its_hosts(world: Any, run: str) -> None:
     for _ in range(leases.MAX_HOST_DEATHS):
-        world.tx(lambda tx: leases.lose_host(tx, "default", run, "exit 9", ""))
+        world.tx(lambda tx: leases.lose_host(tx, world.keeper, "default", run, "exit 9", ""))
         if world.state(run) == "RUNNING":
             assert _claimed(world) == 1
 

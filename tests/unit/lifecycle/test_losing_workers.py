@@ -122,10 +122,10 @@ def test_a_run_whose_hosts_keep_dying_fails(world: Any) -> None:
     world.agent()
     run = world.started()
     for _ in range(leases.MAX_HOST_DEATHS - 1):
-        world.tx(lambda tx: leases.lose_host(tx, "default", run, "exit 9", "segfault"))
+        world.tx(lambda tx: leases.lose_host(tx, world.keeper, "default", run, "exit 9", "segfault"))
         assert world.state(run) == "RUNNING"
         _again(world, run, "w1")
-    world.tx(lambda tx: leases.lose_host(tx, "default", run, "exit 9", "segfault"))
+    world.tx(lambda tx: leases.lose_host(tx, world.keeper, "default", run, "exit 9", "segfault"))
     assert (world.state(run), world.run(run).error.reason) == ("FAILED", "HOST_DIED")
 
 

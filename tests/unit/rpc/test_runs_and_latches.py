@@ -496,3 +496,32 @@ async def test_a_host_gets_an_answer_whatever_fails_and_none_of_the_servers_insi
         assert reply.error.reason in ("INTERNAL", "INVALID_NAME")
         assert "Traceback" not in reply.error.message
         assert "line 1 column" not in reply.error.message
+
+
+async def test_a_host_whose_lease_was_lost_is_told_to_be_dead_and_its_effect_may_be_done_again(
+    admin: Any, worker: Any, agent: str, server: Any, worker_caller: Any
+) -> None:
+    allow = "version: 1\nrules:\n  - {id: all, decide: ALLOW}\n"
+    await admin.call(
+        "PolicyService.UpdatePolicy",
+        policy_pb2.UpdatePolicyRequest(policy=policy_pb2.Policy(name=f"{PARENT}/policy", text=allow)),
+    )
+    run = await admin.call("RunService.CreateRun", _create(agent))
+    first = (await worker.next("assign")).lease
+    assert (await worker.ask(first, 1, gate=_gate())).gate.verdict == PROCEED
+    await server.plane.write(lambda tx: leases.lose_worker(tx, "w1", "silent", dead=False))
+    second = (await worker.next("assign")).lease
+    assert second.epoch == 2
+    asked = (await worker.ask(second, 1, gate=_gate(nonce="n2"))).gate
+    assert asked.verdict == ASK
+    request = approval_pb2.GetApprovalRequest(name=asked.approval)
+    shown = await admin.call("ApprovalService.GetApproval", request)
+    assert approval_pb2.DECISION_DO_AGAIN not in shown.allowed_decisions
+    ended = worker_pb2.HostEnded(leases=[first], exit_code=-9)
+    await worker.send(worker_pb2.WorkerMessage(host_ended=ended))
+    await worker.ask(second, 2, commit=worker_pb2.Commit())
+    shown = await admin.call("ApprovalService.GetApproval", request)
+    assert approval_pb2.DECISION_DO_AGAIN in shown.allowed_decisions
+    assert shown.question.struct_value["host_confirmed_dead"]
+    now = await admin.call("RunService.GetRun", run_pb2.GetRunRequest(name=run.name))
+    assert (now.worker, now.epoch) == ("w1", 2), "the lease of now is not touched"

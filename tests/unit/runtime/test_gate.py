@@ -15,6 +15,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import interrupt
 
+from fermata.agents.runtime.calls import Activity
 from fermata.agents.runtime.errors import CallRefused
 from fermata.agents.runtime.gate import only_in_runs, run_of_context
 from fermata.v1 import run_pb2
@@ -156,9 +157,18 @@ async def test_its_answer_alone_leaves_the_asking_call_waiting(host_of: Any, led
 
 
 async def test_a_slow_sibling_of_an_asking_call_finishes_and_is_not_run_again(
-    host_of: Any, ledger: Any
+    host_of: Any, ledger: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     go_on = asyncio.Event()
+    pause = Activity.pause
+    pauses: asyncio.Queue[Any] = asyncio.Queue()
+
+    def paused(self: Activity, asking: Any) -> Any:
+        task_may_be_left = pause(self, asking)
+        pauses.put_nowait(task_may_be_left)
+        return task_may_be_left
+
+    monkeypatch.setattr(Activity, "pause", paused)
 
     @tool
     async def slow() -> str:
@@ -171,10 +181,11 @@ async def test_a_slow_sibling_of_an_asking_call_finishes_and_is_not_run_again(
     worker = await host_of(talks(call("aopen", 1, valve="v"), call("slow", 2), tools=[aopen, slow]))
     await worker.assign(HELLO)
     await worker.until(lambda: len(ledger.gates) == 2)
-    await asyncio.sleep(0.05)
-    assert not ledger.parks
+    task_may_be_left = await asyncio.wait_for(pauses.get(), 10)
+    assert not task_may_be_left.done()
     go_on.set()
     park = await worker.parked()
+    assert task_may_be_left.done()
     assert CALLS == ["slow"]
     ledger.approved[f"tenants/t/approvals/{park.asking_steps[0][:12]}"] = "approve"
     worker.resume()

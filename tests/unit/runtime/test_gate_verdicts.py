@@ -484,3 +484,90 @@ async def test_a_tool_inside_a_tool_asks_without_waiting_for_itself(host_of: Any
     finish = await worker.finished()
     assert "moved z by 1" in [m["content"] for m in finish.output["messages"]]
     assert CALLS == ["s", ("z", 1)]
+
+
+async def _asks_and_is_executed_again(worker: Any, ledger: Any) -> None:
+    park = await worker.parked()
+    ledger.approved[f"tenants/t/approvals/{park.asking_steps[0][:12]}"] = "approve"
+    worker.resume()
+    await worker.finished()
+
+
+async def test_a_call_that_differs_in_a_second_execution_is_in_the_place_of_the_first(
+    host_of: Any, ledger: Any
+) -> None:
+    stamps = iter(range(100))
+
+    async def act(state: MessagesState) -> dict[str, Any]:
+        for _ in range(2):
+            await move.ainvoke({"axis": f"x{next(stamps)}"})
+        await smove.ainvoke({"axis": "y"})
+        return {"messages": [AIMessage("done")]}
+
+    ledger.policy = {"smove": "ask"}
+    worker = await host_of(node_graph(act))
+    await worker.assign(HELLO)
+    await _asks_and_is_executed_again(worker, ledger)
+    moves = [gate for gate in ledger.gates if gate.tool == "move"]
+    assert [gate.place for gate in moves[:2]] == [gate.place for gate in moves[2:]]
+    assert moves[0].place != moves[1].place
+    assert len({gate.digest for gate in moves}) == len({gate.step for gate in moves}) == 4
+
+
+async def test_the_place_of_a_call_that_the_state_asks_for_is_its_id_whatever_the_order(
+    host_of: Any, ledger: Any
+) -> None:
+    order = [0, 1, 1, 0]
+
+    async def act(state: MessagesState) -> dict[str, Any]:
+        asked = next(m for m in state["messages"] if isinstance(m, AIMessage)).tool_calls
+        for _ in range(2):
+            await move.ainvoke(asked[order.pop(0)])
+        await smove.ainvoke({"axis": "y"})
+        return {"messages": [AIMessage("done")]}
+
+    async def think(state: MessagesState) -> dict[str, Any]:
+        calls = [call("move", 1, axis="a"), call("move", 2, axis="b")]
+        return {"messages": [AIMessage("because", tool_calls=calls)]}
+
+    graph = StateGraph(MessagesState)
+    graph.add_node("think", think)
+    graph.add_node("act", act)
+    graph.add_edge(START, "think")
+    graph.add_edge("think", "act")
+    ledger.policy = {"smove": "ask"}
+    worker = await host_of(graph)
+    await worker.assign(HELLO)
+    await _asks_and_is_executed_again(worker, ledger)
+    places = [(gate.tool_call_id, gate.place) for gate in ledger.gates if gate.tool == "move"]
+    assert [id_ for id_, _ in places] == ["c1", "c2", "c2", "c1"]
+    assert len(set(places)) == 2
+
+
+async def test_ids_that_no_message_of_the_state_has_make_no_place(host_of: Any, ledger: Any) -> None:
+    numbers = iter(range(1, 100))
+
+    async def act(state: MessagesState) -> dict[str, Any]:
+        await move.ainvoke(call("move", next(numbers), axis="a"))
+        await smove.ainvoke({"axis": "y"})
+        return {"messages": [AIMessage("done")]}
+
+    ledger.policy = {"smove": "ask"}
+    worker = await host_of(node_graph(act))
+    await worker.assign(HELLO)
+    await _asks_and_is_executed_again(worker, ledger)
+    moves = [gate for gate in ledger.gates if gate.tool == "move"]
+    assert len({gate.tool_call_id for gate in moves}) == 2
+    assert len({gate.place for gate in moves}) == 1
+
+
+async def test_calls_inside_of_calls_have_places_of_their_own(host_of: Any, ledger: Any) -> None:
+    @tool
+    async def outer(axis: str) -> str:
+        """Calls another."""
+        return str(await move.ainvoke({"axis": axis}))
+
+    worker = await host_of(tool_graph(call("outer", 1, axis="a"), call("outer", 2, axis="b"), tools=[outer]))
+    await worker.assign(HELLO)
+    await worker.finished()
+    assert len({gate.place for gate in ledger.gates}) == len(ledger.gates) == 4

@@ -79,10 +79,20 @@ def raising(tool: BaseTool, error: Exception) -> BaseTool:
 
 def rationale(messages: list[BaseMessage], tool_call_id: str | None) -> str:
     """The text of the message that asked for the call; empty where it is not there."""
+    message = _asking(messages, tool_call_id)
+    return "" if message is None else message.text
+
+
+def asked_for(messages: list[BaseMessage], tool_call_id: str | None) -> bool:
+    """True where one of the messages asks for the call."""
+    return _asking(messages, tool_call_id) is not None
+
+
+def _asking(messages: list[BaseMessage], tool_call_id: str | None) -> AIMessage | None:
     for message in reversed(messages):
         if isinstance(message, AIMessage) and any(call["id"] == tool_call_id for call in message.tool_calls):
-            return message.text
-    return ""
+            return message
+    return None
 
 
 def provenance(messages: list[BaseMessage]) -> list[str]:

@@ -23,12 +23,13 @@ tools of sync tools."""
 
 @dataclass(eq=False)
 class Call:
-    """A gated call from its gate to its end. ``scope`` is the LangGraph task that makes it; ``parent`` the call that it
-    is made in."""
+    """A gated call from its gate to its end. ``scope`` is the LangGraph task that makes it, ``place`` where in that;
+    ``parent`` the call that it is made in."""
 
     step: str
     scope: str
     parent: Call | None = None
+    place: str = ""
     paused: bool = field(default=False, init=False)
 
 

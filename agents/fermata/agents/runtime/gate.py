@@ -6,7 +6,8 @@ node and nested graphs all pass it. It is installed once per process; outside of
 - A call is identified by a step key: thread, checkpoint namespace and task, tool, digest, and an ordinal among the
   calls of this tool with this digest in the task. The digest is over revision, tool, validated arguments with defaults,
   and injected state. What LangGraph would number anew after a crash (a nested graph without a checkpointer) and the
-  model's tool_call_id are left out of the key.
+  model's tool_call_id are left out of the key. Its place is the same without the digest, by which the ledger sees that a
+  task that is executed again makes another call than the one on record.
 - PROCEED: the latch of this process is looked at and the call dispatched without a point in between at which the event
   loop could turn.
 - ASK raises LangGraph's ``GraphInterrupt`` once the task's other calls are closed, so that none is left behind as an

@@ -11,7 +11,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from langchain_core.messages import ToolMessage
+from langchain_core.messages import BaseMessage, ToolMessage
 from langchain_core.tools import BaseTool, ToolException
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.types import Interrupt
@@ -19,6 +19,7 @@ from pydantic import BaseModel
 
 from fermata.agents.runtime.call_input import (
     as_written,
+    asked_for,
     has_aliases,
     injected_state,
     parsed_input,
@@ -132,8 +133,10 @@ class GatedCall:
             }
         )
         outer = current_call.get()
-        self.moving = Call(step=step, scope=place.task, parent=outer.call if outer is not None else None)
+        parent = outer.call if outer is not None else None
         messages = place.messages()
+        made = self._place(place, parent, messages)
+        self.moving = Call(step=step, scope=place.task, parent=parent, place=made)
         self.gate = worker_pb2.Gate(
             step=step,
             nonce=uuid.uuid4().hex,
@@ -147,10 +150,30 @@ class GatedCall:
             effect=declared_effect(tool),
             risk=declared_risk(tool),
             tool_call_id=self._tool_call_id or "",
+            place=made,
             rationale=rationale(messages, self._tool_call_id),
             tool_description=tool.description,
             args_schema=args_schema(tool),
             provenance=provenance(messages),
+        )
+
+    def _place(self, place: Place, parent: Call | None, messages: list[BaseMessage]) -> str:
+        """Where in its task the call is made, whatever its arguments: as the how-manieth call of its tool.
+
+        Calls for which a message of the state asks are told apart by that message's ids, for they may come in any order;
+        the state is the same for every execution of the task. The ids of a model that a node has asked by itself are not.
+        """
+        asked = self._tool_call_id if asked_for(messages, self._tool_call_id) else None
+        within = parent.place if parent is not None else place.scope
+        position = self.run.ordinal("place", within, place.attempt, self.tool.name, asked or "")
+        return digest(
+            {
+                "thread": self.run.thread,
+                "within": within,
+                "tool": self.tool.name,
+                "call": asked or "",
+                "position": position,
+            }
         )
 
     @property

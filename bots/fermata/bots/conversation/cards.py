@@ -129,8 +129,11 @@ def _question(approval: approval_pb2.Approval, agent: str, tool: str) -> str:
                 clean(question_text(from_value(approval.question))).strip() or f"{agent} asks for an answer."
             )
         case approval_pb2.APPROVAL_KIND_RECOVERY:
-            known = one_line(question_text(from_value(approval.question)), 300)
-            return f"Did {tool or 'this step'} happen? Its host was lost during the call. {known}".strip()
+            known = from_value(approval.question)
+            if isinstance(known, dict) and "question" in known:
+                return clean(question_text(known)).strip()
+            told = one_line(question_text(known), 300)
+            return f"Did {tool or 'this step'} happen? Its host was lost during the call. {told}".strip()
         case approval_pb2.APPROVAL_KIND_BUDGET:
             asked = one_line(question_text(from_value(approval.question)), 300)
             return f"May {agent} spend more? {asked}".strip()

@@ -54,7 +54,8 @@ def apply(view: Conversation, item: Item) -> Conversation:
         case run_pb2.Event():
             return _event(view, item)
         case run_pb2.TokenDelta():
-            return replace(view, draft=view.draft + clean(item.text))
+            left_out = " … " if item.skipped else ""
+            return replace(view, draft=view.draft + left_out + clean(item.text))
         case approval_pb2.Approval():
             return _approval(view, item)
         case latch_pb2.Latch():

@@ -28,6 +28,9 @@ ACTION = approval_pb2.APPROVAL_KIND_ACTION
 INPUT = approval_pb2.APPROVAL_KIND_INPUT
 RECOVERY = approval_pb2.APPROVAL_KIND_RECOVERY
 
+OTHER_CALL = "recovery:other-call"
+"""The rule of a RECOVERY about a call that has not started: another one is on record in its place."""
+
 ALLOWED_FOR_ACTION = (
     approval_pb2.DECISION_APPROVE,
     approval_pb2.DECISION_EDIT,
@@ -198,10 +201,15 @@ def close(
     )
 
 
+def amend(transaction: Transaction, row: Any, **values: Any) -> None:
+    """Change what is known about a pending question, without a word in the run's history."""
+    transaction.execute(_UPDATE, {"of_tenant": row.tenant, "of_id": row.id, **values})
+
+
 def cancel_pending(transaction: Transaction, run: RunRecord) -> None:
-    """End what a run still asks, because it will not need the answer. A RECOVERY stays: its effect may have happened."""
+    """End what a run still asks, because it will not need the answer. A RECOVERY stays where its effect may have happened."""
     for row in of_run(transaction, run.tenant, run.id, PENDING):
-        if row.kind != RECOVERY:
+        if row.kind != RECOVERY or row.rule == OTHER_CALL:
             close(transaction, run, row, CANCELLED)
 
 

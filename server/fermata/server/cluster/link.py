@@ -13,8 +13,10 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import grpc
 import grpc.aio
@@ -42,6 +44,8 @@ KEPT_FACTS = 256
 WELCOME_SECONDS = 10.0
 FIRST_BACKOFF_SECONDS = 0.05
 MAX_BACKOFF_SECONDS = 2.0
+
+_Call: TypeAlias = "grpc.aio.StreamStreamCall[ConnectRequest, ConnectResponse]"
 
 Key = tuple[str, int, int]
 """Run, epoch and message id: by which an answer finds its question."""
@@ -180,7 +184,7 @@ class ServerLink:
     async def _one_connection(self, channel: grpc.aio.Channel) -> None:
         call = WorkerServiceStub(channel).Connect(metadata=self._target.metadata())
         try:
-            await call.write(ConnectRequest(messages=[WorkerMessage(hello=self._hello())]))
+            await _write(call, WorkerMessage(hello=self._hello()))
             try:
                 first = await asyncio.wait_for(_read(call), WELCOME_SECONDS)
             except TimeoutError as error:
@@ -202,12 +206,12 @@ class ServerLink:
         finally:
             call.cancel()
 
-    async def _read_all(self, call: grpc.aio.StreamStreamCall[ConnectRequest, ConnectResponse]) -> None:
+    async def _read_all(self, call: _Call) -> None:
         while True:
             for message in (await _read(call)).messages:
                 self._on_message(message)
 
-    async def _write_all(self, call: grpc.aio.StreamStreamCall[ConnectRequest, ConnectResponse]) -> None:
+    async def _write_all(self, call: _Call) -> None:
         while True:
             await self._something.wait()
             frame = self._outbox.take_frame()
@@ -216,7 +220,7 @@ class ServerLink:
             if self._outbox.queued_bytes <= ROOM_BYTES:
                 self._room.set()
             if frame:
-                await call.write(ConnectRequest(messages=frame))
+                await _write(call, *frame)
 
     async def _beat(self, every_seconds: float) -> None:
         while True:
@@ -232,15 +236,28 @@ def backoff_seconds(failures: int, jitter: float) -> float:
     return longest * (0.5 + jitter / 2)
 
 
-async def _read(call: grpc.aio.StreamStreamCall[ConnectRequest, ConnectResponse]) -> ConnectResponse:
-    try:
+async def _read(call: _Call) -> ConnectResponse:
+    with _peers_cancel_is_a_break():
         frame = await call.read()
+    if not isinstance(frame, ConnectResponse):
+        raise _BrokenError("the server closed the stream")
+    return frame
+
+
+async def _write(call: _Call, *messages: WorkerMessage) -> None:
+    with _peers_cancel_is_a_break():
+        await call.write(ConnectRequest(messages=messages))
+
+
+@contextmanager
+def _peers_cancel_is_a_break() -> Iterator[None]:
+    """grpc.aio says CancelledError also where the call was cancelled and we were not; let through, it would end the link for
+    good and without a word.
+    """
+    try:
+        yield
     except asyncio.CancelledError:
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise
-        # grpc.aio says so where the call was cancelled and we were not.
         raise _BrokenError("the stream was cancelled") from None
-    if not isinstance(frame, ConnectResponse):
-        raise _BrokenError("the server closed the stream")
-    return frame

@@ -63,6 +63,8 @@ OWN_MESSAGE_IDS = 1 << 62
 """Messages that the worker sends in a run's name are numbered from here, so that they never meet a host's
 own.
 """
+STALE_EPOCH = "STALE_EPOCH"
+"""The reason with which the server refuses who does not hold the run's lease."""
 DEFAULT_GRACE_SECONDS = 2.0
 HOST_EXIT_SECONDS = 1.0
 """How long a host may live on after it has closed its end."""
@@ -219,6 +221,11 @@ class Worker:
             return
         if reply.id < OWN_MESSAGE_IDS:
             self._to_host(run, message)
+        if reply.error.reason == STALE_EPOCH:
+            # Somebody else may have the run by now; nothing that this one says of it is written any more.
+            log.warning("%s is not ours any more: %s", key[0], reply.error.message)
+            self._drop(key)
+            return
         if run.finish_id and reply.id == run.finish_id:
             if run.stop is not None:
                 self._report_stop(run.stop, killed=False)
@@ -378,7 +385,7 @@ class Worker:
         # What is told of it is told where its end is noticed.
 
     def _drop(self, key: LeaseKey) -> None:
-        """Ends a run whose lease is lost. The server hears no more of it than the end of its host."""
+        """Ends a run whose lease is lost. Of a host of its own it is told that it is dead; nothing else."""
         run = self._runs.get(key)
         if run is None:
             return
@@ -386,13 +393,13 @@ class Worker:
         if run.host is None:
             return
         if run.alone:
-            self._spawn(self._end_host(run.host, run.lease))
+            self._spawn(self._kill_and_tell(run.lease, run.host))
         else:
             stop = Stop(lease=run.lease, mode=StopMode.STOP_MODE_DROP)
             self._to_host(run, ServerMessage(stop=stop))
 
-    async def _end_host(self, host: HostProcess, lease: Lease) -> None:
-        """Kills the host of a run whose lease is lost, and says so: a call that it was in is over, and somebody may wait for that."""
+    async def _kill_and_tell(self, lease: Lease, host: HostProcess) -> None:
+        """What the host had started may be done again only once it is known to be dead."""
         self._end([lease], await host.kill())
 
     def _release(self, run: _Run) -> None:

@@ -99,8 +99,7 @@ class Channel:
         earlier = self._plane.workers.add(self._worker)
         try:
             if earlier is not None:
-                earlier.closed = True
-                earlier.wake.set()
+                earlier.close()
             while not self._worker.closed:
                 await self._worker.wake.wait()
                 self._worker.wake.clear()
@@ -186,7 +185,9 @@ class Channel:
             self._slow[run] += 1
         try:
             future = self._submit(
-                lambda tx: boundaries.receive(tx, self._plane.keeper, self._worker.id, host), urgent=not slow
+                lambda tx: boundaries.receive(tx, self._plane.keeper, self._worker.id, host),
+                urgent=not slow,
+                size_bytes=size,
             )
         except StoreTroubleError as error:
             self._give_up(error)
@@ -213,7 +214,9 @@ class Channel:
             return
         self._fail(host, error)
 
-    def _submit(self, operation: Callable[[Transaction], T], *, urgent: bool) -> asyncio.Future[T]:
+    def _submit(
+        self, operation: Callable[[Transaction], T], *, urgent: bool, size_bytes: int = 0
+    ) -> asyncio.Future[T]:
         """Queue an operation behind those before it: once one of them could not be written, none after it is."""
 
         def in_order(transaction: Transaction) -> T:
@@ -221,7 +224,7 @@ class Channel:
                 raise StoreTroubleError("What was to be written before it could not be written.")
             return operation(transaction)
 
-        return self._plane.database.submit(in_order, urgent=urgent)
+        return self._plane.database.submit(in_order, urgent=urgent, size_bytes=size_bytes)
 
     def _give_up(self, trouble: StoreTroubleError) -> None:
         """End the stream, so that the worker says again what the store could not take."""
@@ -277,7 +280,7 @@ class Channel:
             holds = run.is_leased_to(self._worker.id, lease.epoch)
         reason = f"its host ended with {ended.exit_code}"
         if holds:
-            leases.lose_host(transaction, name.tenant, name.id, reason, ended.stderr)
+            leases.lose_host(transaction, self._plane.keeper, name.tenant, name.id, reason, ended.stderr)
         else:
             leases.bury_host(transaction, self._worker.id, lease, reason)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 from collections.abc import Callable
 
 from sqlalchemy import Connection, and_, select, update
@@ -28,19 +29,48 @@ log = logging.getLogger(__name__)
 LONGEST_SLEEP_SECONDS = 60.0
 """How long nobody looks at what is due: the wall clock may be set in between."""
 
+LEAST_SECONDS = 0.02
+"""Between two looks."""
+
 LOOK_SECONDS = 1.0
-"""How often workers are looked at."""
+"""How often workers are looked at, where no lease ends before."""
+
+STOOD_STILL_SECONDS = 3 * LOOK_SECONDS
+"""With more than this between two looks it was this server that did not listen."""
 
 
 async def sweep_workers(plane: ControlPlane) -> None:
     """End the leases of workers that have said nothing for a lease's length. Runs until cancelled."""
     await _adopt(plane)
+    looked = plane.clock.monotonic()
     while True:
-        await asyncio.sleep(LOOK_SECONDS)
+        await asyncio.sleep(min(LOOK_SECONDS, seconds_to_next_end(plane)))
+        now = plane.clock.monotonic()
+        if now - looked > STOOD_STILL_SECONDS:
+            log.warning("this server stood still for %.0f s; workers get that on top", now - looked)
+            lengthen(plane, now - looked)
+        looked = now
         try:
             await look_at_workers(plane)
         except DomainError as error:
             log.warning("the leases of silent workers can't be ended: %s", error)
+
+
+def seconds_to_next_end(plane: ControlPlane) -> float:
+    """How long until the next lease ends if its worker goes on saying nothing; infinite where there is none."""
+    heard = [worker.heard for worker in plane.workers.all() if not worker.closed]
+    heard += plane.silent_since.values()
+    if not heard:
+        return math.inf
+    return max(0.0, min(heard) + LEASE_SECONDS - plane.clock.monotonic()) + LEAST_SECONDS
+
+
+def lengthen(plane: ControlPlane, seconds: float) -> None:
+    """Count a time in which this server stood still for nobody: what workers have said meanwhile is still to be read."""
+    for worker in plane.workers.all():
+        worker.heard += seconds
+    for worker_id in plane.silent_since:
+        plane.silent_since[worker_id] += seconds
 
 
 async def look_at_workers(plane: ControlPlane) -> None:
@@ -52,11 +82,11 @@ async def look_at_workers(plane: ControlPlane) -> None:
     for worker in plane.workers.all():
         if now - worker.heard > LEASE_SECONDS:
             log.warning("worker %s has been silent for %.0f s", worker.id, now - worker.heard)
-            worker.closed = True
-            worker.wake.set()
+            # It may come again, and is then told what it has lost.
+            plane.workers.disconnect(worker.id)
             plane.silent_since[worker.id] = worker.heard
     for worker_id, heard in list(plane.silent_since.items()):
-        if plane.workers.get(worker_id) is not None and not _is_closed(plane, worker_id):
+        if plane.workers.get(worker_id) is not None:
             del plane.silent_since[worker_id]
         elif now - heard > LEASE_SECONDS:
             await plane.write(functools.partial(_silence, worker=worker_id), urgent=True)
@@ -115,11 +145,6 @@ async def _adopt(plane: ControlPlane) -> None:
     for worker in holders:
         plane.silent_since.setdefault(worker, now)
     plane.claim_work()
-
-
-def _is_closed(plane: ControlPlane, worker: str) -> bool:
-    connected = plane.workers.get(worker)
-    return connected is None or connected.closed
 
 
 def _may_end(transaction: Transaction, tenant: str, run: str) -> bool:

@@ -1,9 +1,9 @@
 """The gate: the one transaction in which a tool call may start.
 
-It asks, in this order: does a latch cover the call, has it run already, is an earlier start of it, or of its tool, in doubt, what did
-people decide, what does policy say? Each question has a function of its own below, which answers or passes on (None). The caller has
-checked the lease. Setting a latch is a transaction of the same writer, so a gate either sees a latch or is on the list of effects that
-the latch found open; there is no third case.
+It asks, in this order: does a latch cover the call, has it run already, is an earlier start of it, or of its tool, in doubt, is
+another call on record in its place, what did people decide, what does policy say? Each question has a function of its own below,
+which answers or passes on (None). The caller has checked the lease. Setting a latch is a transaction of the same writer, so a gate
+either sees a latch or is on the list of effects that the latch found open; there is no third case.
 """
 
 from __future__ import annotations
@@ -19,18 +19,33 @@ from fermata.server.approvals import records as approvals
 from fermata.server.latches import records as latch_records
 from fermata.server.latches.coverage import Subject, strictest
 from fermata.server.ledger import steps
-from fermata.server.ledger.recovery import REPEATABLE, ask_recovery, doubts, question_about
+from fermata.server.ledger.recovery import (
+    REPEATABLE,
+    ask_about_doubts,
+    ask_about_other_call,
+    ask_recovery,
+    doubts,
+    question_about,
+    question_about_other_call,
+)
 from fermata.server.names import Name
 from fermata.server.policy.book import PolicyBook
 from fermata.server.policy.evaluate import evaluate_all
-from fermata.server.policy.rules import ApprovalRequirement, Call, Outcome, Requester, Verdict
+from fermata.server.policy.rules import (
+    DEFAULT_REQUIREMENT,
+    ApprovalRequirement,
+    Call,
+    Outcome,
+    Requester,
+    Verdict,
+)
 from fermata.server.policy.strictness import covers
 from fermata.server.principals.records import roles_of
 from fermata.server.runs.record import RunRecord
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
 from fermata.server.values import plain
-from fermata.v1 import run_pb2, worker_pb2
+from fermata.v1 import approval_pb2, run_pb2, worker_pb2
 
 PROCEED = worker_pb2.GATE_VERDICT_PROCEED
 ASK = worker_pb2.GATE_VERDICT_ASK
@@ -68,6 +83,13 @@ class Asked:
     risk: str
     earlier: Any | None
     """The row of an earlier start under the same key."""
+    instead: Any | None
+    """The row of a call with another digest that has had its turn in the place of this one."""
+
+    @property
+    def is_same(self) -> bool:
+        """True where the row under the key is of this very call."""
+        return self.earlier is not None and self.earlier.digest == self.gate.digest
 
 
 class GateKeeper:
@@ -91,13 +113,14 @@ class GateKeeper:
             return worker_pb2.GateAnswer.FromString(known)
         revision = self._revisions.get(transaction, run.tenant, run.agent, run.revision)
         effect, risk = revision.declared(gate.tool, gate.effect, gate.risk)
-        earlier = steps.find(transaction, run.tenant, run.id, gate.step)
-        asked = Asked(run, revision, gate, effect, risk, earlier)
+        earlier, beside = steps.find_with_place(transaction, run.tenant, run.id, gate.step, gate.place)
+        asked = Asked(run, revision, gate, effect, risk, earlier, _another(gate, effect, earlier, beside))
         answer = (
             _stopped_by_latch(transaction, asked)
             or _already_run(transaction, asked)
             or self._in_doubt(transaction, asked)
-            or _another_in_doubt(transaction, asked)
+            or self._another_in_doubt(transaction, asked)
+            or self._in_place_of_another(transaction, asked)
             or self._decided(transaction, asked)
         )
         transaction.execute(
@@ -114,18 +137,91 @@ class GateKeeper:
     def _in_doubt(self, transaction: Transaction, asked: Asked) -> worker_pb2.GateAnswer | None:
         """A start without an end: what may be repeated goes on; about all else a person is asked."""
         row = asked.earlier
-        if row is None or row.outcome not in (steps.OPEN, steps.KILLED) or asked.effect in REPEATABLE:
+        if row is None or not asked.is_same or asked.effect in REPEATABLE:
+            return None
+        if row.outcome not in (steps.OPEN, steps.KILLED):
             return None
         question = question_about(transaction, asked.run, asked.gate.step)
         if question is None:
-            return _ask(asked, ask_recovery(transaction, asked.run, row, asked.gate))
+            return self._ask_recovery(transaction, asked, row)
         if question.state == approvals.PENDING:
             return _ask(asked, question.id)
         verdict = self._judge(transaction, asked, json.loads(row.args))
         if verdict.outcome is Outcome.DENY:
             # To do it again is a start like any other.
             return _refuse(asked, verdict.rule_id, verdict.code, f"Refused by policy: {verdict.reason}")
+        if verdict.outcome is Outcome.REQUIRE_APPROVAL and not _lets_again(
+            question, verdict, transaction.now
+        ):
+            # More people than one, or others, or it is too long ago: then it is approved as a start is.
+            answer = self._decided(transaction, asked)
+            if answer.verdict == PROCEED:
+                _mark_used(transaction, asked, question)
+            return answer
         return _proceed(transaction, asked, row.args, None, question)
+
+    def _another_in_doubt(self, transaction: Transaction, asked: Asked) -> worker_pb2.GateAnswer | None:
+        """Before the first start of a call that can't be repeated: it may be one that is in doubt, with other arguments this time."""
+        if asked.earlier is not None or asked.effect in REPEATABLE or asked.run.epoch <= 1:
+            return None
+        for row in doubts(transaction, asked.run):
+            if row.tool != asked.gate.tool:
+                continue
+            question = question_about(transaction, asked.run, row.key)
+            if question is None:
+                return self._ask_recovery(transaction, asked, row)
+            if question.state == approvals.PENDING:
+                return _ask(asked, question.id)
+        return None
+
+    def _in_place_of_another(self, transaction: Transaction, asked: Asked) -> worker_pb2.GateAnswer | None:
+        """Another digest than the one on record: no new call, but a question."""
+        row = asked.instead
+        if row is None:
+            return None
+        question = question_about_other_call(transaction, asked.run, asked.gate)
+        if question is None:
+            wanted = self._who_decides(transaction, asked.run, asked.gate.tool, asked.gate.args, asked.effect)
+            question_id = ask_about_other_call(transaction, asked.run, row, wanted, asked.gate, asked.effect)
+            return _ask(asked, question_id)
+        if question.state == approvals.PENDING:
+            return _ask(asked, question.id)
+        _mark_used(transaction, asked, question)
+        if question.decision == approval_pb2.DECISION_DO_AGAIN:
+            return self._decided(transaction, asked)
+        if question.decision == approval_pb2.DECISION_GIVE_UP:
+            return _abandoned(asked)
+        result = worker_pb2.Blob(type=row.result_type, data=row.result)
+        if question.value != "null" or row.outcome not in (steps.FINISHED, steps.CONFIRMED):
+            result = worker_pb2.Blob(type="json", data=question.value.encode())
+        return worker_pb2.GateAnswer(verdict=RECORDED, outcome=steps.CONFIRMED, result=result)
+
+    def _ask_recovery(self, transaction: Transaction, asked: Asked, row: Any) -> worker_pb2.GateAnswer:
+        wanted = self._who_decides(transaction, asked.run, row.tool, row.args, row.effect)
+        return _ask(asked, ask_recovery(transaction, asked.run, row, wanted, asked.gate))
+
+    def ask_about_doubts(self, transaction: Transaction, run: RunRecord) -> None:
+        """Ask about the run's calls in doubt before it ends; see :func:`recovery.ask_about_doubts`."""
+        ask_about_doubts(
+            transaction,
+            run,
+            lambda row: self._who_decides(transaction, run, row.tool, row.args, row.effect),
+        )
+
+    def _who_decides(
+        self,
+        transaction: Transaction,
+        run: RunRecord,
+        tool: str,
+        args: str,
+        effect: run_pb2.EffectClass.ValueType,
+    ) -> ApprovalRequirement:
+        """Whom the rule names that would ask for such a call; the default approvers where none asks."""
+        revision = self._revisions.get(transaction, run.tenant, run.agent, run.revision)
+        info = next((known for known in revision.report.tools if known.name == tool), None)
+        effect, risk = revision.declared(tool, effect, info.risk if info else "")
+        verdict = self.judge(transaction, run, tool, json.loads(args), effect, risk)
+        return verdict.requirement or DEFAULT_REQUIREMENT
 
     def _decided(self, transaction: Transaction, asked: Asked) -> worker_pb2.GateAnswer:
         """What people said, under what policy says now: of the two, the stricter holds."""
@@ -245,7 +341,7 @@ def _stopped_by_latch(transaction: Transaction, asked: Asked) -> worker_pb2.Gate
 
 def _already_run(transaction: Transaction, asked: Asked) -> worker_pb2.GateAnswer | None:
     row = asked.earlier
-    if row is None:
+    if row is None or not asked.is_same:
         return None
     if row.outcome in (*_CLOSED, steps.ABANDONED):
         # What was said about the call has now reached it.
@@ -272,27 +368,37 @@ def _already_run(transaction: Transaction, asked: Asked) -> worker_pb2.GateAnswe
             attempt=row.attempt,
         )
     if row.outcome == steps.ABANDONED:
-        return worker_pb2.GateAnswer(
-            verdict=REFUSE,
-            reason="ABANDONED",
-            message=f"A person gave this call of {asked.gate.tool} up; whether it happened is unknown.",
-        )
+        return _abandoned(asked)
     return None
 
 
-def _another_in_doubt(transaction: Transaction, asked: Asked) -> worker_pb2.GateAnswer | None:
-    """Before the first start of a call that can't be repeated: it may be one that is in doubt, with other arguments this time."""
-    if asked.earlier is not None or asked.effect in REPEATABLE or asked.run.epoch <= 1:
+def _abandoned(asked: Asked) -> worker_pb2.GateAnswer:
+    return worker_pb2.GateAnswer(
+        verdict=REFUSE,
+        reason="ABANDONED",
+        message=f"A person gave this call of {asked.gate.tool} up; whether it happened is unknown.",
+    )
+
+
+def _another(
+    gate: worker_pb2.Gate, effect: run_pb2.EffectClass.ValueType, earlier: Any | None, beside: list[Any]
+) -> Any | None:
+    """The latest call with another digest that has had its turn where this one is made; what only reads may differ each time.
+
+    :param earlier: the row under the same key.
+    :param beside: rows under other keys in the same place, oldest first.
+    """
+    if effect == run_pb2.EFFECT_CLASS_READ or (earlier is not None and earlier.digest == gate.digest):
         return None
-    for row in doubts(transaction, asked.run):
-        if row.tool != asked.gate.tool:
-            continue
-        question = question_about(transaction, asked.run, row.key)
-        if question is None:
-            return _ask(asked, ask_recovery(transaction, asked.run, row, asked.gate))
-        if question.state == approvals.PENDING:
-            return _ask(asked, question.id)
-    return None
+    rows = beside if earlier is None else [earlier]
+    found = [
+        row
+        for row in rows
+        if row.digest != gate.digest
+        and row.effect != run_pb2.EFFECT_CLASS_READ
+        and row.outcome != steps.NOT_STARTED
+    ]
+    return found[-1] if found else None
 
 
 def _decision_of_person(transaction: Transaction, asked: Asked) -> Any | None:
@@ -330,6 +436,19 @@ def _satisfies(row: Any | None, verdict: Verdict, now: float) -> bool:
         not_requester=row.not_requester,
     )
     return covers(given, verdict.requirement)
+
+
+def _lets_again(question: Any, verdict: Verdict, now: float) -> bool:
+    """True where the person who lets an effect be done again is all that the verdict wants for a start."""
+    wanted = verdict.requirement
+    if wanted is None or question.decided + wanted.valid_for_seconds < now:
+        return False
+    given = ApprovalRequirement(
+        roles=tuple(json.loads(question.roles)),
+        valid_for_seconds=wanted.valid_for_seconds,
+        not_requester=question.not_requester,
+    )
+    return covers(given, wanted)
 
 
 def _question(asked: Asked, verdict: Verdict) -> approvals.Question:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from google.protobuf import json_format
-from sqlalchemy import and_, bindparam, select, update
+from sqlalchemy import and_, bindparam, select, union_all, update
 
 from fermata.server.latches import records as latch_records
 from fermata.server.names import Name, new_id
@@ -33,6 +33,15 @@ _MINE = and_(
     schema.steps.c.key == bindparam("of_key"),
 )
 _ONE = select(schema.steps).where(_MINE)
+_IN_PLACE = select(schema.steps).where(
+    and_(
+        schema.steps.c.tenant == bindparam("of_tenant"),
+        schema.steps.c.run == bindparam("of_run"),
+        schema.steps.c.place == bindparam("of_place"),
+        schema.steps.c.key != bindparam("of_key"),
+    )
+)
+_ONE_AND_IN_PLACE = union_all(_ONE, _IN_PLACE)
 _OF_RUN = (
     select(schema.steps)
     .where(and_(schema.steps.c.tenant == bindparam("of_tenant"), schema.steps.c.run == bindparam("of_run")))
@@ -47,6 +56,18 @@ _INSERT = schema.steps.insert()
 def find(connection: Any, tenant: str, run: str, key: str) -> Any | None:
     """The row of the step with this key, or None."""
     return connection.execute(_ONE, {"of_tenant": tenant, "of_run": run, "of_key": key}).first()
+
+
+def find_with_place(
+    connection: Any, tenant: str, run: str, key: str, place: str
+) -> tuple[Any | None, list[Any]]:
+    """The row of the step with this key, or None, and the rows of others that were made in this place, oldest first."""
+    mine = {"of_tenant": tenant, "of_run": run, "of_key": key}
+    if not place:
+        return connection.execute(_ONE, mine).first(), []
+    rows = connection.execute(_ONE_AND_IN_PLACE, {**mine, "of_place": place}).fetchall()
+    one = next((row for row in rows if row.key == key), None)
+    return one, sorted((row for row in rows if row.key != key), key=lambda row: int(row.n))
 
 
 def open_steps(connection: Any, tenant: str, run: str) -> list[Any]:
@@ -90,6 +111,8 @@ def begin(
         "epoch": run.epoch,
         "worker": run.worker,
         "nonce": gate.nonce,
+        "digest": gate.digest,
+        "call_digest": gate.call_digest,
         "outcome": OPEN,
         "rule": rule,
         "approval": approval,
@@ -109,8 +132,7 @@ def begin(
                 "task": gate.task_id,
                 "ordinal": gate.ordinal,
                 "tool": gate.tool,
-                "digest": gate.digest,
-                "call_digest": gate.call_digest,
+                "place": gate.place,
                 "tool_call": gate.tool_call_id,
                 "effect": effect,
                 **values,

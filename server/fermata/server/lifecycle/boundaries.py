@@ -72,7 +72,7 @@ def receive(
                 else:
                     reply.ack.SetInParent()
             case "finish":
-                _finish(transaction, run, message.finish)
+                _finish(transaction, keeper, run, message.finish)
                 reply.ack.SetInParent()
             case "model_query":
                 reply.model.CopyFrom(models.recall(transaction, run, message.model_query))
@@ -195,7 +195,7 @@ def _ask_about_interrupts(
         )
 
 
-def _finish(transaction: Transaction, run: RunRecord, finish: worker_pb2.Finish) -> None:
+def _finish(transaction: Transaction, keeper: GateKeeper, run: RunRecord, finish: worker_pb2.Finish) -> None:
     if run.state == HALTING:
         # It came to its end before the halt reached it; what it has done stays on record.
         run.answer = finish.answer
@@ -204,6 +204,7 @@ def _finish(transaction: Transaction, run: RunRecord, finish: worker_pb2.Finish)
             settle(transaction, run, killed=False)
         # Else a thread of it that can't be stopped is in a call: the worker reports when its process has ended.
         return
+    keeper.ask_about_doubts(transaction, run)
     if finish.HasField("error"):
         run.error = json_format.MessageToJson(finish.error, indent=None)
         end(

@@ -13,6 +13,8 @@ from sqlalchemy import and_, select, update
 from fermata.server.agents.revisions import Revisions
 from fermata.server.latches import records as latch_records
 from fermata.server.ledger import steps
+from fermata.server.ledger.gate import GateKeeper
+from fermata.server.ledger.recovery import offer_again
 from fermata.server.lifecycle.ending import end
 from fermata.server.lifecycle.resumption import build_resume
 from fermata.server.lifecycle.schedule import Schedule
@@ -132,6 +134,7 @@ def lose_worker(transaction: Transaction, worker: str, reason: str, *, dead: boo
     lost = [lose_lease(transaction, row.tenant, row.id, reason, dead=dead) for row in held]
     if dead:
         _close_what_it_left(transaction, worker, reason)
+        offer_again(transaction, worker)
     return lost
 
 
@@ -166,7 +169,9 @@ MAX_HOST_DEATHS = 3
 """After this many hosts in a row have died under a run, the run fails: it kills them."""
 
 
-def lose_host(transaction: Transaction, tenant: str, run: str, reason: str, stderr: str) -> None:
+def lose_host(
+    transaction: Transaction, keeper: GateKeeper, tenant: str, run: str, reason: str, stderr: str
+) -> None:
     """A run's host has ended, confirmed by its parent: lease the run again, or fail it where its hosts keep dying."""
     name = lose_lease(transaction, tenant, run, reason, dead=True)
     with open_run(transaction, tenant, run) as record:
@@ -183,6 +188,7 @@ def lose_host(transaction: Transaction, tenant: str, run: str, reason: str, stde
                 "detail": stderr,
             }
         )
+        keeper.ask_about_doubts(transaction, record)
         end(
             transaction,
             record,
@@ -201,6 +207,7 @@ def bury_host(transaction: Transaction, worker: str, lease: worker_pb2.Lease, re
             if (row.worker, row.epoch) == (worker, lease.epoch):
                 steps.close(transaction, run, row, steps.KILLED, error=f"its process ended: {reason}")
                 step_ended(transaction, run)
+    offer_again(transaction, worker, name.id, lease.epoch)
 
 
 def _deaths(transaction: Transaction, run: RunRecord) -> int:

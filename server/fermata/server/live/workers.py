@@ -52,10 +52,17 @@ class ConnectedWorker:
     closed: bool = False
 
     def send(self, message: worker_pb2.ServerMessage) -> None:
-        """Queue a message; what is queued while a write is in flight goes as one frame."""
+        """Queue a message; what is queued while a write is in flight goes as one frame. Dropped where the connection is ending."""
+        if self.closed:
+            return
         self.outbox.append(message)
         if len(self.outbox) > MAX_OUTBOX:
             self.closed = True
+        self.wake.set()
+
+    def close(self) -> None:
+        """Have the connection end, whatever it waits for."""
+        self.closed = True
         self.wake.set()
 
     def take_frame(self) -> list[worker_pb2.ServerMessage]:
@@ -109,9 +116,19 @@ class Workers:
         for waiting in (self._inspections, self._embeddings):
             _give_up(waiting, worker)
 
+    def disconnect(self, worker: str) -> None:
+        """End a worker's connection, and hand nothing to it from now on: its process is dead, or nothing is heard of it."""
+        if (connected := self._connected.get(worker)) is not None:
+            connected.close()
+            self.remove(connected)
+
     def choose(self, revision: str) -> str | None:
         """A worker with room: one that has the revision warm before one that has not, the less busy before the busier."""
-        free = [worker for worker in tuple(self._connected.values()) if len(worker.runs) < worker.capacity]
+        free = [
+            worker
+            for worker in tuple(self._connected.values())
+            if len(worker.runs) < worker.capacity and not worker.closed
+        ]
         if not free:
             return None
         return min(free, key=lambda worker: (len(worker.runs), revision not in worker.warm)).id

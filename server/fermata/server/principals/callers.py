@@ -1,9 +1,15 @@
-"""From a bearer token to who calls."""
+"""From a bearer token to who calls, and to the end of what they have open when the token counts no more.
+
+A stream is judged when it begins, and again after every change of a principal: a look into a dictionary for each open stream, and
+nothing for each item.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,16 +41,66 @@ class Caller:
         return self.on_behalf_of or self.name
 
 
+class OpenStream:
+    """A stream that a principal has open; made by :meth:`Callers.open_stream`."""
+
+    def __init__(self, authorization: str, method: str) -> None:
+        self.authorization = authorization
+        self.method = method
+        self.ended_by: DomainError | None = None
+        """Why it may not go on."""
+        self.waits = False
+        """True while it waits for its next item, and not for its reader to take the last one."""
+        self._task = asyncio.current_task()
+
+    def end(self, reason: DomainError) -> None:
+        """Have it end: at once where it waits, else with the item that its reader is about to take."""
+        if self.ended_by is None:
+            self.ended_by = reason
+            if self.waits and self._task is not None:
+                self._task.cancel()
+
+    def check(self) -> None:
+        """
+        :raises DomainError: TOKEN_REVOKED, PERMISSION_DENIED.
+        """
+        if self.ended_by is not None:
+            raise self.ended_by
+
+    def was_ended(self) -> bool:
+        """To be called where it was cancelled: True where it was by :meth:`end`, and by nobody else."""
+        return self.ended_by is not None and self._task is not None and not self._task.uncancel()
+
+
 class Callers:
     """Knows principals by their tokens' hashes. Filled from the store, and again after every change of a principal."""
 
     def __init__(self) -> None:
         self._by_hash: dict[str, Caller] = {}
+        self._streams: set[OpenStream] = set()
 
     def load(self, connection: Connection) -> None:
         """Read all principals that may call."""
         rows = connection.execute(select(schema.principals).where(schema.principals.c.disabled.is_(False)))
         self._by_hash = {row.token_hash: _caller(row) for row in rows if row.token_hash}
+
+    @contextmanager
+    def open_stream(self, authorization: str, method: str) -> Iterator[OpenStream]:
+        """Keep a stream of the running task among those that :meth:`look_again` judges."""
+        stream = OpenStream(authorization, method)
+        self._streams.add(stream)
+        try:
+            yield stream
+        finally:
+            self._streams.discard(stream)
+
+    def look_again(self) -> None:
+        """Judge all open streams anew, and end those whose token or right is gone. For the event loop, after :meth:`load`."""
+        for stream in tuple(self._streams):
+            try:
+                authorize(self.authenticate(stream.authorization), stream.method)
+            except DomainError as refused:
+                stream.end(_revoked() if refused.kind is ErrorKind.UNAUTHENTICATED else refused)
 
     def authenticate(self, authorization: str) -> Caller:
         """Who sent the ``authorization`` metadata.
@@ -66,6 +122,14 @@ class Callers:
                 kind=ErrorKind.UNAUTHENTICATED,
             )
         return caller
+
+
+def _revoked() -> DomainError:
+    return DomainError(
+        "The token with which this stream was opened was replaced, or its principal was disabled or removed.",
+        reason="TOKEN_REVOKED",
+        kind=ErrorKind.UNAUTHENTICATED,
+    )
 
 
 def authorize(caller: Caller, method: str) -> None:

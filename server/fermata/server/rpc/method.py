@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -87,13 +88,28 @@ def unary(function: Unary[Request, Response]) -> Callable[[Any, Request, Context
 
 
 def stream(function: Stream[Request, Response]) -> Callable[[Any, Request, Context], AsyncIterator[Response]]:
-    """Wrap a method that answers with a stream."""
+    """Wrap a method that answers with a stream. It ends as soon as its caller's token or right is gone."""
 
     @functools.wraps(function)
     async def method(self: Service, request: Request, context: Context) -> AsyncIterator[Response]:
         try:
-            async for response in function(self, request, _caller(self, function.__name__, context)):
-                yield response
+            with self.callers.open_stream(
+                _authorization(context), f"{self.NAME}.{function.__name__}"
+            ) as opened:
+                responses = function(self, request, _caller(self, function.__name__, context))
+                while True:
+                    opened.waits = True
+                    response = await anext(responses, None)
+                    opened.waits = False
+                    if response is None:
+                        return
+                    yield response
+                    opened.check()
+        except asyncio.CancelledError:
+            if not opened.was_ended():
+                raise
+            assert opened.ended_by is not None
+            await _refuse(context, opened.ended_by)
         except DomainError as error:
             await _refuse(context, error)
         except (grpc.aio.AbortError, GeneratorExit):
@@ -105,10 +121,13 @@ def stream(function: Stream[Request, Response]) -> Callable[[Any, Request, Conte
 
 
 def _caller(service: Service, method: str, context: Context) -> Caller:
-    metadata = dict(context.invocation_metadata() or ())
-    caller = service.callers.authenticate(str(metadata.get("authorization", "")))
+    caller = service.callers.authenticate(_authorization(context))
     authorize(caller, f"{service.NAME}.{method}")
     return caller
+
+
+def _authorization(context: Context) -> str:
+    return str(dict(context.invocation_metadata() or ()).get("authorization", ""))
 
 
 async def _refuse(context: Context, error: DomainError) -> NoReturn:

@@ -141,4 +141,5 @@ class PrincipalService(Service, principal_pb2_grpc.PrincipalServiceServicer):
         # One load at a time, or one that read before a change could end after the one that read behind it.
         async with self._loading:
             await self.plane.read(self.callers.load)
+        self.callers.look_again()
         return result

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import AsyncIterator, Sequence
+from typing import Any
 
-from sqlalchemy import Connection, and_, select
+from sqlalchemy import Connection, RowMapping, Select, and_, select
 
 from fermata.server.approvals import records as approvals
 from fermata.server.errors import invalid
 from fermata.server.latches import records as latch_records
+from fermata.server.live.deltas import Deltas
+from fermata.server.live.hub import LOOK_BYTES, LOOK_EVENTS
 from fermata.server.names import parse
 from fermata.server.plane import ControlPlane
 from fermata.server.runs import queries
@@ -25,9 +27,6 @@ HEARTBEAT_SECONDS = 10.0
 
 CURSOR_DIGITS = 18
 """Digits of the largest cursor: it fits a row number of the store."""
-
-READ_AT_ONCE = 500
-"""Events that one look into the store brings at the most: bounds what a stream holds."""
 
 _APPROVAL_EVENTS = (run_pb2.EVENT_TYPE_APPROVAL_REQUESTED, run_pb2.EVENT_TYPE_APPROVAL_DECIDED)
 
@@ -45,8 +44,10 @@ async def watch_runs(
         await plane.read(lambda connection: queries.get(connection, tenant, run))
     position = _position(plane, request.cursor, default=0 if run or thread else plane.hub.last)
     threads: dict[str, str] = {}
-    deltas = plane.hub.listen_to_deltas() if request.deltas else None
+    deltas = Deltas(tenant, request.run) if request.deltas else None
     first_look = True
+    if deltas is not None:
+        plane.hub.listen(deltas)
     try:
         while True:
             events = await _events(plane, tenant, run, thread, position)
@@ -56,9 +57,8 @@ async def watch_runs(
                     yield run_pb2.WatchRunsResponse(event=item.event, cursor=str(position))
                     if run and item.event.state in ENDED and _is_last(item.event.type):
                         return
-            while deltas is not None and not deltas.empty():
-                delta = deltas.get_nowait()
-                if await _is_wanted(plane, delta, tenant, run, thread, threads):
+            while deltas is not None and (delta := deltas.take()) is not None:
+                if not thread or await _thread_of(plane, delta.run, threads) == thread:
                     yield run_pb2.WatchRunsResponse(delta=delta, cursor=str(position))
             if plane.hub.last == position or not events:
                 if run and first_look and await _has_ended(plane, tenant, run, position):
@@ -70,7 +70,7 @@ async def watch_runs(
                     yield heartbeat
     finally:
         if deltas is not None:
-            plane.hub.forget_deltas(deltas)
+            plane.hub.forget(deltas)
 
 
 async def watch_approvals(
@@ -130,24 +130,13 @@ async def watch_latch(
             yield heartbeat
 
 
-async def _is_wanted(
-    plane: ControlPlane,
-    delta: run_pb2.TokenDelta,
-    tenant: str,
-    run: str,
-    thread: str,
-    threads: dict[str, str],
-) -> bool:
-    """True where a delta is of what is watched. ``threads`` remembers the thread of each run that was looked up."""
-    name = parse(delta.run, "runs")
-    if name.tenant != tenant or run not in ("", name.id):
-        return False
-    if thread and name.id not in threads:
-        table = schema.runs.c
-        query = select(table.thread).where(and_(table.tenant == tenant, table.id == name.id))
-        found = await plane.read(lambda connection: connection.execute(query).scalar())
-        threads[name.id] = found or ""
-    return not thread or threads[name.id] == thread
+async def _thread_of(plane: ControlPlane, run: str, threads: dict[str, str]) -> str:
+    """A run's thread. ``threads`` remembers that of each run that was looked up."""
+    if run not in threads:
+        name, table = parse(run, "runs"), schema.runs.c
+        query = select(table.thread).where(and_(table.tenant == name.tenant, table.id == name.id))
+        threads[run] = await plane.read(lambda connection: str(connection.execute(query).scalar() or ""))
+    return threads[run]
 
 
 def _position(plane: ControlPlane, cursor: str, default: int) -> int:
@@ -172,13 +161,12 @@ def _is_last(kind: run_pb2.EventType.ValueType) -> bool:
     )
 
 
-async def _wait(plane: ControlPlane, position: int, deltas: asyncio.Queue[run_pb2.TokenDelta] | None) -> bool:
+async def _wait(plane: ControlPlane, position: int, deltas: Deltas | None) -> bool:
     """Wait for something new; False where it is time for a heartbeat."""
-    if plane.hub.last != position and plane.hub.after(position):
+    if deltas or (plane.hub.last != position and plane.hub.after(position)):
         return True
-    if deltas is not None and not deltas.empty():
-        return True
-    return await plane.hub.wait(HEARTBEAT_SECONDS)
+    signal = plane.hub.next_commit() if deltas is None else plane.hub.next_commit_or_delta()
+    return await plane.hub.wait(HEARTBEAT_SECONDS, signal)
 
 
 async def _has_ended(plane: ControlPlane, tenant: str, run: str, position: int) -> bool:
@@ -214,13 +202,25 @@ async def _from_store(
         where.append(table.run == run)
     if thread:
         where.append(table.thread == thread)
-    query = select(schema.events).where(and_(*where)).order_by(table.n).limit(READ_AT_ONCE)
+    query = select(schema.events).where(and_(*where)).order_by(table.n).limit(LOOK_EVENTS)
     committed = plane.hub.last
-    rows = await plane.read(lambda connection: connection.execute(query).mappings().fetchall())
+    rows = await plane.read(lambda connection: _look(connection, query))
     if not rows:
         # Nothing of ours among all that was committed when we asked: go on after that.
         return [PublishedEvent(committed, "", "", "", run_pb2.Event())]
     return [PublishedEvent(row["n"], row["tenant"], row["run"], row["thread"], to_event(row)) for row in rows]
+
+
+def _look(connection: Connection, query: Select[Any]) -> list[RowMapping]:
+    """The rows of a query, as many as one look brings."""
+    rows: list[RowMapping] = []
+    size = 0
+    for row in connection.execute(query).mappings():
+        rows.append(row)
+        size += len(row["data"])
+        if size >= LOOK_BYTES:
+            break
+    return rows
 
 
 def _pending(connection: Connection, tenant: str, run: str) -> Sequence[object]:

@@ -40,6 +40,8 @@ class WorkerService(Service, worker_pb2_grpc.WorkerServiceServicer):
     async def ReportWorkerDeath(
         self, request: worker_pb2.ReportWorkerDeathRequest, caller: Caller
     ) -> worker_pb2.ReportWorkerDeathResponse:
+        # Its connection may not have ended yet, and what it held must not be leased to it again.
+        self.plane.workers.disconnect(request.worker)
         await self.plane.write(
             lambda tx: leases.lose_worker(tx, request.worker, request.reason, dead=True), urgent=True
         )

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
@@ -23,6 +23,11 @@ T = TypeVar("T")
 
 MAX_BATCH = 128
 """Operations that share a flush at the most: bounds how long the first of them waits."""
+
+MAX_BATCH_BYTES = 64 * 1024
+"""A batch takes nothing more once those of its operations that are not urgent have brought this much: so a gate waits for one large
+checkpoint at the most, and never for a row of them.
+"""
 
 MAX_QUEUED = 20_000
 """Operations that may wait; beyond that callers are told to come back."""
@@ -59,11 +64,14 @@ class Transaction:
 
 
 class _Operation:
-    __slots__ = ("error", "function", "future", "publication", "result")
+    __slots__ = ("error", "function", "future", "publication", "result", "size_bytes")
 
-    def __init__(self, function: Callable[[Transaction], Any], future: asyncio.Future[Any]) -> None:
+    def __init__(
+        self, function: Callable[[Transaction], Any], future: asyncio.Future[Any], size_bytes: int
+    ) -> None:
         self.function = function
         self.future = future
+        self.size_bytes = size_bytes
         self.result: Any = None
         self.error: BaseException | None = None
         self.publication = Publication()
@@ -71,6 +79,14 @@ class _Operation:
 
 class Database:
     """SQLite behind domain operations.
+
+    Group commit: what waits when the writer is free shares one transaction and its flush, and what comes while that transaction is
+    being written joins it. Each operation has a savepoint of its own, and is answered after the flush.
+
+    Refused: to linger for up to 2 ms before a batch, so that more share it. Of 64 writers in a loop all are in one batch anyway (2,700
+    to 3,400 operations/s with and without), and of 8 the batch was complete at once and the wait was for nobody (1,200 to 2,700/s
+    without, 900 to 1,000 with). Whole runs, 64 at once, five rounds each on two loaded cores: 64 to 109 plain ones/s without, 74 to
+    117 with; 21 to 32 gated cycles/s without, 27 to 33 with: no more than the rounds differ among themselves.
 
     :param path: the database file; its folder exists.
     :param clock: where operations read the time.
@@ -89,6 +105,8 @@ class Database:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
         self._urgent: deque[_Operation] = deque()
         self._queued: deque[_Operation] = deque()
+        self._passed_over = False
+        """True where the large operation that waits has let a batch go before it."""
         self._wake = threading.Condition()
         self._closing = False
         self.faults = 0
@@ -96,22 +114,27 @@ class Database:
         self._loop = asyncio.get_running_loop()
         self._start_writing()
 
-    async def write(self, operation: Callable[[Transaction], T], *, urgent: bool = False) -> T:
+    async def write(
+        self, operation: Callable[[Transaction], T], *, urgent: bool = False, size_bytes: int = 0
+    ) -> T:
         """Run ``operation`` in a transaction and return its result once that is on disk.
 
         :param urgent: gates and latches go ahead of everything that waits.
+        :param size_bytes: about how much it writes, where that is much.
         :raises DomainError: what the operation refuses; STORE_OVERLOADED where too much waits; STORE_UNAVAILABLE where the
             disk fails, in which case nothing of it was written.
         """
-        return await self.submit(operation, urgent=urgent)
+        return await self.submit(operation, urgent=urgent, size_bytes=size_bytes)
 
-    def submit(self, operation: Callable[[Transaction], T], *, urgent: bool = False) -> asyncio.Future[T]:
+    def submit(
+        self, operation: Callable[[Transaction], T], *, urgent: bool = False, size_bytes: int = 0
+    ) -> asyncio.Future[T]:
         """Queue ``operation`` and return the future of its result. Operations of one lane run in the order of these calls.
 
         :raises DomainError: STORE_OVERLOADED, STORE_UNAVAILABLE where the store is closing.
         """
         future: asyncio.Future[T] = self._loop.create_future()
-        item = _Operation(operation, future)
+        item = _Operation(operation, future, 0 if urgent else size_bytes)
         with self._wake:
             if self._closing:
                 raise StoreTroubleError("The store is closing; try again.")
@@ -168,28 +191,54 @@ class Database:
 
     def _write_loop(self) -> None:
         with self._writer as connection:
-            while batch := self._take():
-                self._run(connection, batch)
+            while self._wait():
+                batch = self._run(connection)
                 self._loop.call_soon_threadsafe(self._settle, batch)
 
-    def _take(self) -> list[_Operation]:
+    def _wait(self) -> bool:
+        """Wait for something to write; False where there is nothing and the store is closing."""
         with self._wake:
             while not self._urgent and not self._queued and not self._closing:
                 self._wake.wait()
-            batch: list[_Operation] = []
-            for queue in (self._urgent, self._queued):
-                while queue and len(batch) < MAX_BATCH:
-                    batch.append(queue.popleft())
-            return batch
+            return bool(self._urgent or self._queued)
 
-    def _run(self, connection: Connection, batch: list[_Operation]) -> None:
-        """One transaction for the whole batch; a savepoint each, so that a refusal undoes its own operation only."""
+    def _batch(self) -> Iterator[_Operation]:
+        """What shares the next flush, each chosen as late as can be: what is urgent and comes while others are written goes next.
+
+        Nothing follows what is large. Beside something urgent it is passed over, once: so a gate waits for one large operation at the
+        most, be it under way or in its own batch. The last place is not for what is urgent: however much of that comes, the rest goes
+        on.
+        """
+        size_bytes, is_urgent = 0, False
+        for place in range(MAX_BATCH):
+            with self._wake:
+                if size_bytes >= MAX_BATCH_BYTES:
+                    return
+                is_last = place == MAX_BATCH - 1
+                if self._urgent and not (is_last and self._queued):
+                    item, is_urgent = self._urgent.popleft(), True
+                elif self._queued:
+                    is_large = self._queued[0].size_bytes >= MAX_BATCH_BYTES
+                    if is_large and is_urgent and not self._passed_over:
+                        self._passed_over = True
+                        return
+                    self._passed_over = self._passed_over and not is_large
+                    item = self._queued.popleft()
+                else:
+                    return
+            size_bytes += item.size_bytes
+            yield item
+
+    def _run(self, connection: Connection) -> list[_Operation]:
+        """One transaction for a batch; a savepoint each, so that a refusal undoes its own operation only."""
+        batch: list[_Operation] = []
         try:
             with connection.begin():
                 now = self._clock.now()
                 sqlite = _sqlite(connection)
                 sqlite.execute("BEGIN IMMEDIATE")
-                for item in batch:
+                for item in self._batch():
+                    batch.append(item)
                     sqlite.execute("SAVEPOINT operation")
                     try:
                         item.result = item.function(Transaction(connection, now, item.publication))
@@ -205,8 +254,11 @@ class Database:
                 f"The store could not write to {self.path}: {fault}. Nothing of this call was done."
             )
             self.faults += 1
+            # Where it could not even begin, those who would have shared it are told so all the same.
+            batch = batch or list(self._batch())
             for item in batch:
                 item.error = refusal
+        return batch
 
     def _settle(self, batch: list[_Operation]) -> None:
         try:

@@ -173,6 +173,7 @@ steps = Table(
     _text("run"),
     _text("id"),
     _text("key"),
+    _text("place"),
     _text("kind"),
     _text("namespace"),
     _text("task"),
@@ -198,6 +199,7 @@ steps = Table(
     _time("ended"),
     UniqueConstraint("tenant", "run", "key"),
     Index("steps_open", "tenant", "outcome", "run"),
+    Index("steps_by_place", "tenant", "run", "place"),
     sqlite_autoincrement=True,
 )
 
