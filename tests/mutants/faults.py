@@ -73,10 +73,10 @@ MUTANTS = (
         "            answer.verdict = worker_pb2.GATE_VERDICT_PROCEED\n",
     ),
     Mutant(
-        "a Ray retry: a worker comes back under the id of the one that died",
-        f"{SERVER}/cluster/controller.py",
-        'worker = f"worker-{uuid.uuid4().hex[:12]}" if name.startswith(WORKER_PREFIX) else ""',
-        'worker = f"worker-{name}" if name.startswith(WORKER_PREFIX) else ""',
+        "a retry of what carries no request_id",
+        "protos/fermata/client/retry.py",
+        '            setattr(request, "request_id", str(uuid.uuid4()))  # noqa: B010 - not every Message has the field\n',
+        "            pass\n",
     ),
     Mutant(
         "a lost nonce: a gate that is asked again is another gate",

@@ -17,6 +17,8 @@ KINDS = {
     "freeze the server": 1,
     "cut off a worker": 3,
     "break connections": 3,
+    "lose an answer to a worker": 5,
+    "lose an answer to a person": 3,
     "slow network": 1,
     "full disk": 1,
     "wall clock jumps": 1,
@@ -90,6 +92,10 @@ def play(plant: Plant, fault: Fault, happened: list[str]) -> None:
             if target is None:
                 return
             network.break_calls(target)
+        case "lose an answer to a worker" | "lose an answer to a person":
+            if target is None:
+                return
+            network.snap(target)
         case "slow network":
             network.slowness = 50.0
             later(setattr, network, "slowness", 1.0)
@@ -105,6 +111,8 @@ def play(plant: Plant, fault: Fault, happened: list[str]) -> None:
 def _target(fault: Fault, hosts: list[Process], workers: list[Process], plant: Plant) -> Process | None:
     if fault.kind.endswith("the server"):
         return plant.server
+    if fault.kind.endswith("a person"):
+        return plant.people
     of = hosts if fault.kind.endswith("a host") else workers
     if fault.kind == "break connections" and plant.server is not None:
         of = [*workers, plant.server]

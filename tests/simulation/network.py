@@ -32,6 +32,7 @@ class Network:
         self.calls: list[_Call] = []
         self.slowness = 1.0
         self._cut: set[Process] = set()
+        self._snapping: set[Process] = set()
 
     def partition(self, process: Process) -> None:
         """Let nothing through to or from a process until it is healed."""
@@ -54,6 +55,17 @@ class Network:
         for call in list(self.calls):
             if of in (call.client, call.server):
                 call.break_off()
+
+    def snap(self, process: Process) -> None:
+        """Reset the connections of a process just after the next message that it writes has arrived: its answer is lost."""
+        self._snapping.add(process)
+
+    def written(self, process: Process, arrives: float) -> None:
+        """A process has written a message."""
+        if process in self._snapping:
+            self._snapping.discard(process)
+            context = self.loop.world.context.copy()
+            self.loop.call_at(arrives + self.rng.random() * 0.003, self.break_calls, process, context=context)
 
     def delay(self) -> float:
         """Seconds that a message takes: mostly little, sometimes much."""
@@ -80,6 +92,7 @@ class _Pipe:
     def send(self, item: Any) -> None:
         loop = self._network.loop
         self._last = max(self._last, loop.time() + self._network.delay())
+        self._network.written(self._source, self._last)
         self._waiting.append((self._last, item))
         loop.call_at(self._last, self.push, context=loop.world.context.copy())
 

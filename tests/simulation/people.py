@@ -81,7 +81,7 @@ class People:
         self._plant = plant
         self._outside = outside
         self._rng = rng
-        self._process: Process = plant.loop.process("people")
+        self._process: Process = plant.people
         self.notes = Notes()
 
     def begin(self, runs: int, within_seconds: float) -> list[asyncio.Task[Any]]:

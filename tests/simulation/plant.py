@@ -101,6 +101,7 @@ class Plant:
         self.plane: ControlPlane | None = None
         self.workers: dict[str, _Actor] = {}
         self.controller = loop.process("controller")
+        self.people = loop.process("people")
 
     def start(self) -> None:
         """Start everything."""
