@@ -27,6 +27,9 @@ TURN_SECONDS = 0.000_05
 
 MOST_CALLBACKS_IN_A_TURN = 6
 
+MOST_TURNS = 50_000
+"""A history takes two thousand, and one in which somebody waits for minutes ten thousand."""
+
 START = 1_000_000.0
 
 
@@ -56,7 +59,7 @@ def current_process() -> Process:
 
 
 class StandstillError(Exception):
-    """Nobody has anything to do, nor ever will have."""
+    """Nobody has anything to do, nor ever will have; or somebody always has, and nothing comes of it."""
 
 
 class SimulatedLoop(asyncio.BaseEventLoop):
@@ -209,6 +212,8 @@ class SimulatedLoop(asyncio.BaseEventLoop):
             return
         process = self._rng.choice(able)
         self.turns += 1
+        if self.turns > MOST_TURNS:
+            raise StandstillError(f"It has not come to rest in {MOST_TURNS} turns.")
         self._now += TURN_SECONDS
         for _ in range(self._rng.randint(1, MOST_CALLBACKS_IN_A_TURN)):
             if not process.ready or process.frozen:
