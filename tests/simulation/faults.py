@@ -12,13 +12,13 @@ KINDS = {
     "kill a host": 4,
     "kill a worker": 3,
     "kill the server": 3,
-    "freeze a host": 2,
-    "freeze a worker": 3,
+    "freeze a host": 3,
+    "freeze a worker": 5,
     "freeze the server": 1,
-    "cut off a worker": 3,
+    "cut off a worker": 4,
     "break connections": 3,
-    "lose an answer to a worker": 5,
-    "lose an answer to a person": 3,
+    "lose an answer to a worker": 4,
+    "lose an answer to a person": 2,
     "slow network": 1,
     "full disk": 1,
     "wall clock jumps": 1,
@@ -48,7 +48,8 @@ def faults(rng: random.Random, within_seconds: float) -> list[Fault]:
             Fault(
                 rng.random() * within_seconds,
                 rng.choices(kinds, weights)[0],
-                min(LONGEST_SECONDS, rng.expovariate(1 / 6.0)),
+                # Over at once, or long enough for a lease to end.
+                rng.expovariate(1.0) if rng.random() < 0.4 else rng.uniform(6.0, LONGEST_SECONDS),
                 rng.random(),
             )
             for _ in range(rng.choice((0, 1, 1, 2, 2, 3, 4, 6)))
