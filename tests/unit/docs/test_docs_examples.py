@@ -242,3 +242,14 @@ def test_lines_can_be_read_in_an_editor(page: Path) -> None:
 def test_nothing_of_the_machine_that_it_was_made_on_is_in_it(page: Path) -> None:
     text = page.read_text("utf-8")
     assert not re.search(r"/root/|/home/(?!fermata)|/work/|(?<![\w.])/tmp/(?!fermata-)", text)
+
+
+def test_every_test_that_the_readme_names_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "README.md").read_text("utf-8")))
+    known = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"^(?:async )?def (test_\w+)", path.read_text("utf-8"), re.MULTILINE)
+    }
+    assert len(named) > 10
+    assert sorted(named - known) == []
