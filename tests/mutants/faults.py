@@ -22,14 +22,28 @@ class Mutant:
     old: str
     new: str
     seed: int = 0
+    also: tuple[tuple[str, str, str], ...] = ()
+    """Further changes of this kind, where a second line of defence hides the first."""
+
+    @property
+    def changes(self) -> tuple[tuple[str, str, str], ...]:
+        """(file, old, new) of all of them."""
+        return ((self.file, self.old, self.new), *self.also)
 
 
 MUTANTS = (
     Mutant(
-        "no epoch check",
+        "no epoch check, under a worker that does not let go of what it has lost",
         f"{SERVER}/runs/record.py",
         "return self.worker == worker and self.epoch == epoch and not self.has_ended",
         "return not self.has_ended",
+        also=(
+            (
+                f"{SERVER}/cluster/worker.py",
+                "        for lease in welcome.lost:\n",
+                "        for lease in welcome.lost[:0]:\n",
+            ),
+        ),
     ),
     Mutant(
         "acknowledgement before the flush",

@@ -84,10 +84,11 @@ def plant(mutant: Mutant, folder: Path) -> Path:
             folder / tree / "fermata",
             ignore=shutil.ignore_patterns("*.onnx", "*.md", "__pycache__"),
         )
-    path = folder / mutant.file
-    text = path.read_text()
-    assert text.count(mutant.old) == 1, f"{mutant.name}: {text.count(mutant.old)} places in {mutant.file}"
-    path.write_text(text.replace(mutant.old, mutant.new))
+    for file, old, new in mutant.changes:
+        path = folder / file
+        text = path.read_text()
+        assert text.count(old) == 1, f"{mutant.name}: {text.count(old)} places in {file}"
+        path.write_text(text.replace(old, new))
     return folder
 
 

@@ -15,6 +15,7 @@ KINDS = {
     "freeze a host": 3,
     "freeze a worker": 5,
     "freeze the server": 1,
+    "freeze a machine": 4,
     "cut off a worker": 4,
     "break connections": 3,
     "lose an answer to a worker": 4,
@@ -85,6 +86,11 @@ def play(plant: Plant, fault: Fault, happened: list[str]) -> None:
                 return
             loop.freeze(target)
             later(loop.wake, target)
+        case "freeze a machine":
+            assert target is not None
+            for process in (target, *(host for host in hosts if host.name.endswith(f" of {target.name}"))):
+                loop.freeze(process)
+                later(loop.wake, process)
         case "cut off a worker":
             assert target is not None
             network.partition(target)

@@ -188,6 +188,14 @@ def _ends(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
             if reason != "HOST_DIED" and not gave_up:
                 yield f"{wanted.run} failed: {row.error}"
 
+    let_through = {(row.run, row.args): row for row in store.steps if row.attempt == 1}
+    for effect in outside.effects:
+        row = let_through.get(
+            (parse(effect.run, "runs").id, json.dumps({"call": effect.call}, separators=(",", ":")))
+        )
+        if row is not None and not effect.process.endswith(f" of {row.worker}"):
+            yield f"{effect.tool} {effect.call} happened in {effect.process}, and was let through for {row.worker}"
+
 
 def _turns(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
     """A thread has one run at work: the next one is leased when the one before has ended, and nothing of that can happen any more."""
