@@ -22,8 +22,20 @@ from fermata.server.clock import Clock
 from fermata.server.store.database import Database, _Operation, _sqlite
 from fermata.server.store.publication import Publication
 
-_compiled: dict[Any, Any] = {}
-"""What SQLAlchemy has compiled, for all servers of all histories: to do it again for each would be a sixth of the whole."""
+
+class _Compiled(dict[Any, Any]):
+    """What SQLAlchemy has compiled, for all servers of all histories: to do it again for each would be a sixth of the whole. Its keys
+    begin with the engine's dialect, of which each engine has its own, all of them alike.
+    """
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return super().get(key[1:], default)
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__(key[1:], value)
+
+
+_compiled = _Compiled()
 
 FLUSH_SECONDS = 0.001
 SLOW_FLUSH_SECONDS = 0.05

@@ -66,7 +66,7 @@ class Player:
         models.install()
         # What was going on in processes that were killed, and at the end, is thrown away: it has nobody to tell how it felt.
         sys.unraisablehook = lambda _: None
-        warnings.filterwarnings("ignore", message="coroutine .* was never awaited")
+        warnings.simplefilter("ignore", RuntimeWarning)
         self._folder = folder
         self._template = folder / "template.db"
         migrate(self._template)
@@ -85,6 +85,8 @@ class Player:
         with owned_by(seed) as (loop, rng):
             history = self._play(seed, loop, rng, folder)
         gc.collect()
+        # What is left is what was imported or compiled meanwhile: not to be looked at again.
+        gc.freeze()
         return history
 
     def _play(self, seed: int, loop: SimulatedLoop, rng: random.Random, folder: Path) -> History:

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from tests.simulation.loop import SimulatedLoop, current_process
 
 
+LONGEST_SECONDS = 12.0
+
+
 @dataclass(frozen=True)
 class Effect:
     """Something that has happened. ``call`` is the same for every repeat of one call of a plan."""
@@ -42,6 +45,7 @@ class Outside:
 
     def pause_seconds(self) -> float:
         """How long a tool works before its effect, and again after it."""
-        if self.rng.random() < 0.1:
-            return self.rng.random() * 2.0
+        if self.rng.random() < 0.12:
+            # Longer than a lease, now and then: somebody else may have come in the meantime.
+            return self.rng.random() * LONGEST_SECONDS
         return self.rng.expovariate(1 / 0.01)

@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import create_engine, select
+from sqlalchemy import create_engine, event, select
+from sqlalchemy.exc import OperationalError
 
 from fermata.server.errors import DomainError, invalid
 from fermata.server.store import schema
@@ -113,6 +114,24 @@ async def test_a_fault_of_the_disk_refuses_all_that_shared_the_flush_and_nothing
     assert await _kept(database) == set()
     assert not any(publication.latches for publication in published)
     assert await database.write(_keep("b")) == "b"
+
+
+async def test_a_commit_that_fails_costs_what_it_was_to_commit_and_nothing_after_it(
+    database: Database,
+) -> None:
+    left = [True]
+
+    def fail_once(_: object) -> None:
+        if left:
+            left.clear()
+            raise OperationalError("COMMIT", None, sqlite3.OperationalError("database or disk is full"))
+
+    event.listen(database._writer_engine, "commit", fail_once)
+    with pytest.raises(DomainError) as refused:
+        await database.write(_keep("a"))
+    assert refused.value.reason == "STORE_UNAVAILABLE"
+    assert await database.write(_keep("b")) == "b"
+    assert await _kept(database) == {"b"}
 
 
 async def test_gates_and_latches_go_ahead_of_all_that_waits(database: Database) -> None:

@@ -254,6 +254,9 @@ class Database:
                 f"The store could not write to {self.path}: {fault}. Nothing of this call was done."
             )
             self.faults += 1
+            if _sqlite(connection).in_transaction:
+                # SQLAlchemy takes a commit that failed for the end of a transaction; SQLite does not.
+                _sqlite(connection).rollback()
             # Where it could not even begin, those who would have shared it are told so all the same.
             batch = batch or list(self._batch())
             for item in batch:
