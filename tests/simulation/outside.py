@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from tests.simulation.loop import SimulatedLoop, current_process
 
-
 LONGEST_SECONDS = 12.0
 
 
