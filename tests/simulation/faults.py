@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 
 from tests.simulation.loop import Process
+from tests.simulation.outside import Outside
 from tests.simulation.plant import Plant
 
 KINDS = {
@@ -15,7 +16,8 @@ KINDS = {
     "freeze a host": 3,
     "freeze a worker": 5,
     "freeze the server": 1,
-    "freeze a machine": 4,
+    "freeze a machine": 3,
+    "freeze a machine in a call": 3,
     "cut off a worker": 4,
     "break connections": 3,
     "lose an answer to a worker": 4,
@@ -59,7 +61,7 @@ def faults(rng: random.Random, within_seconds: float) -> list[Fault]:
     )
 
 
-def play(plant: Plant, fault: Fault, happened: list[str]) -> None:
+def play(plant: Plant, outside: Outside, fault: Fault, happened: list[str]) -> None:
     """Let it go wrong. ``happened`` gets a line where there was something for it to happen to."""
     loop, network = plant.loop, plant.network
     hosts = [host.process for host in plant.hosts.living]
@@ -88,9 +90,11 @@ def play(plant: Plant, fault: Fault, happened: list[str]) -> None:
             later(loop.wake, target)
         case "freeze a machine":
             assert target is not None
-            for process in (target, *(host for host in hosts if host.name.endswith(f" of {target.name}"))):
-                loop.freeze(process)
-                later(loop.wake, process)
+            _freeze_machine(plant, target.name, fault.for_seconds)
+        case "freeze a machine in a call":
+            outside.on_begin = lambda host: _freeze_machine(
+                plant, host.name.partition(" of ")[2], fault.for_seconds
+            )
         case "cut off a worker":
             assert target is not None
             network.partition(target)
@@ -113,6 +117,15 @@ def play(plant: Plant, fault: Fault, happened: list[str]) -> None:
             plant.clock.offset_seconds = (fault.pick - 0.5) * 4 * 3600
     name = target.name if target is not None else ""
     happened.append(f"{loop.time():.3f} {fault.kind} {name} ({fault.for_seconds:.2f} s)")
+
+
+def _freeze_machine(plant: Plant, worker: str, seconds: float) -> None:
+    """Let a worker and all of its hosts stand still."""
+    loop = plant.loop
+    hosts = [host.process for host in plant.hosts.living if host.process.name.endswith(f" of {worker}")]
+    for process in (*hosts, *(actor.process for actor in plant.workers.values() if actor.id == worker)):
+        loop.freeze(process)
+        loop.call_later(seconds, loop.wake, process, context=loop.world.context.copy())
 
 
 def _target(fault: Fault, hosts: list[Process], workers: list[Process], plant: Plant) -> Process | None:

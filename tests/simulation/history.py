@@ -98,7 +98,7 @@ class Player:
         happened: list[str] = []
         found: list[str] = []
         try:
-            loop.run_until_complete(_unfold(plant, people, happened))
+            loop.run_until_complete(_unfold(plant, outside, people, happened))
         except (StandstillError, TimeoutError, FermataError) as error:
             found.append(f"not all has ended ({type(error).__name__}: {error})")
         found += broken(plant, outside, people.notes)
@@ -118,7 +118,7 @@ class Player:
         )
 
 
-async def _unfold(plant: Plant, people: People, happened: list[str]) -> None:
+async def _unfold(plant: Plant, outside: Outside, people: People, happened: list[str]) -> None:
     loop, rng = plant.loop, plant.rng
     plant.start()
     await asyncio.sleep(BEGIN_SECONDS)
@@ -126,7 +126,7 @@ async def _unfold(plant: Plant, people: People, happened: list[str]) -> None:
     begun = loop.time()
     for fault in faults(rng, BUSY_SECONDS):
         await asyncio.sleep(max(0.0, begun + fault.at_seconds - loop.time()))
-        play(plant, fault, happened)
+        play(plant, outside, fault, happened)
     async with asyncio.timeout(PATIENCE_SECONDS):
         await asyncio.gather(*asked)
         await people.waiting()

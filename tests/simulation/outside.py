@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.simulation.loop import SimulatedLoop, current_process
+from tests.simulation.loop import Process, SimulatedLoop, current_process
 
 LONGEST_SECONDS = 12.0
 
@@ -30,7 +31,15 @@ class Outside:
         self._loop = loop
         self.rng = rng
         self.effects: list[Effect] = []
+        self.on_begin: Callable[[Process], None] | None = None
+        """Called once, with the process that is in such a call."""
         self.by_call: dict[str, list[Effect]] = defaultdict(list)
+
+    def begin(self, tool: str) -> None:
+        """A call that can't be repeated has passed its gate, and its effect has not happened."""
+        if tool == "fire" and self.on_begin is not None:
+            tell, self.on_begin = self.on_begin, None
+            tell(current_process())
 
     def happen(self, call: str, tool: str, key: str, run: str) -> None:
         """Let an effect happen, here and now."""
