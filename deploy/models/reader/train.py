@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - torch's own custom
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 LAYERS, HEADS, WIDTH, INNER, POSITIONS = 6, 12, 384, 1536, 384
 KEY_WIDTH, CLASSES, TAGS = 128, 4, 4
@@ -138,11 +139,16 @@ class Pairs:
 
 
 def batch(
-    pairs: list[tuple[dict, int]], tools: list[dict], device: str, augment: random.Random | None = None
+    pairs: list[tuple[dict, int]],
+    tools: list[dict],
+    device: str,
+    augment: random.Random | None = None,
+    hidden: float = 0.0,
 ) -> dict[str, Tensor]:
     """Pairs as padded tensors: ids and segments, and each label with the mask of where it counts.
 
     :param augment: draws which tokens are hidden; none are without it.
+    :param hidden: share of the text's and the tool's tokens.
     """
     rows = []
     for text, tool in pairs:
@@ -150,10 +156,10 @@ def batch(
         tool_ids = list(tools[tool]["ids"])
         if augment is not None:
             ids = [
-                MASK if x > LAST_MARKER and x not in (CLS, SEP) and augment.random() < 0.06 else x
+                MASK if x > LAST_MARKER and x not in (CLS, SEP) and augment.random() < hidden else x
                 for x in ids
             ]
-            tool_ids = [MASK if x > LAST_MARKER and augment.random() < 0.08 else x for x in tool_ids]
+            tool_ids = [MASK if x > LAST_MARKER and augment.random() < hidden else x for x in tool_ids]
         rows.append((ids, tool_ids))
     length = min(POSITIONS, max(len(a) + len(b) + 1 for a, b in rows))
     b = len(rows)
@@ -318,6 +324,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--rate", type=float, default=1.5e-4)
     parser.add_argument("--negatives", type=int, default=9)
+    parser.add_argument("--hidden", type=float, default=0.08, help="share of tokens that are masked")
+    parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights, which are kept")
+    parser.add_argument("--drop", type=float, default=0.15)
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
@@ -326,7 +335,7 @@ def main() -> None:
     with lzma.open(options.data) as file:
         data = pickle.load(file)  # noqa: S301 - one's own file, from build.py
     pairs = Pairs(data, random.Random(options.seed))  # noqa: S311 - nothing secret
-    model = Reader().to(device)
+    model = Reader(options.drop).to(device)
     initialise(model, options.init)
     decay = [p for n, p in model.named_parameters() if p.ndim > 1]
     rest = [p for n, p in model.named_parameters() if p.ndim <= 1]
@@ -337,10 +346,15 @@ def main() -> None:
     )
     steps_per_epoch = math.ceil(len(pairs.epoch(options.negatives)) / options.batch)
     total = steps_per_epoch * options.epochs
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimiser, lambda s: min(1.0, (s + 1) / (0.06 * total)) * max(0.02, 1 - s / total)
-    )
     began = time.monotonic()
+
+    def rate(step: int) -> float:
+        """Up, then down to nearly nothing at the last step, or at the end of the time where that comes first."""
+        done = max(step / total, (time.monotonic() - began) / options.seconds)
+        return min(1.0, (step + 1) / (0.06 * total)) * max(0.02, 1 - done)
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, rate)
+    averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(options.average))
     pool = ThreadPoolExecutor(1)
     print(
         f"{len(pairs.texts)} texts, {len(pairs.validation)} for validation, {steps_per_epoch} steps an epoch on {device}",
@@ -358,11 +372,11 @@ def main() -> None:
             chunks.extend(part[j : j + options.batch] for j in range(0, len(part), options.batch))
         pairs.rng.shuffle(chunks)
         sums: dict[str, float] = defaultdict(float)
-        ahead = pool.submit(batch, chunks[0], pairs.tools, device, pairs.rng)
+        ahead = pool.submit(batch, chunks[0], pairs.tools, device, pairs.rng, options.hidden)
         for n, _ in enumerate(chunks):
             x = ahead.result()
             if n + 1 < len(chunks):
-                ahead = pool.submit(batch, chunks[n + 1], pairs.tools, device, pairs.rng)
+                ahead = pool.submit(batch, chunks[n + 1], pairs.tools, device, pairs.rng, options.hidden)
             with torch.autocast(device, dtype=torch.bfloat16):
                 loss, parts = losses(model, x)
             optimiser.zero_grad(set_to_none=True)
@@ -370,6 +384,7 @@ def main() -> None:
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             schedule.step()
+            averaged.update_parameters(model)
             for k, v in parts.items():
                 sums[k] += v
             if time.monotonic() - began > options.seconds:
@@ -379,10 +394,10 @@ def main() -> None:
             {k: round(v / len(chunks), 4) for k, v in sums.items()},
             flush=True,
         )
-        print("   ", {k: round(v, 3) for k, v in evaluate(model, pairs, device).items()}, flush=True)
+        print("   ", {k: round(v, 3) for k, v in evaluate(averaged.module, pairs, device).items()}, flush=True)
         if time.monotonic() - began > options.seconds:
             break
-    state = {k: v.detach().float().cpu().numpy() for k, v in model.state_dict().items()}
+    state = {k: v.detach().float().cpu().numpy() for k, v in averaged.module.state_dict().items()}
     table = state.pop("token.weight")
     scale = np.maximum(np.abs(table).max(axis=1, keepdims=True), 1e-12) / 127
     options.out.mkdir(parents=True, exist_ok=True)

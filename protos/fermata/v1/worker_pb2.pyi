@@ -782,6 +782,126 @@ class EmbedResult(_message.Message):
 Global___EmbedResult: _TypeAlias = EmbedResult  # noqa: Y015
 
 @_typing.final
+class ReadPairs(_message.Message):
+    """ReadPairs asks the reader, a small model, what texts say about tools."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Pair(_message.Message):
+        """A text and a tool as the reader's tokens."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        TEXT_FIELD_NUMBER: _builtins.int
+        TOOL_FIELD_NUMBER: _builtins.int
+        MARKERS_FIELD_NUMBER: _builtins.int
+        @_builtins.property
+        def text(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+            """The text."""
+
+        @_builtins.property
+        def tool(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+            """The tool."""
+
+        @_builtins.property
+        def markers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
+            """Indices of the tool's tokens that stand for its parameters and options."""
+
+        def __init__(
+            self,
+            *,
+            text: _abc.Iterable[_builtins.int] | None = ...,
+            tool: _abc.Iterable[_builtins.int] | None = ...,
+            markers: _abc.Iterable[_builtins.int] | None = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["markers", b"markers", "text", b"text", "tool", b"tool"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PAIRS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def pairs(self) -> _containers.RepeatedCompositeFieldContainer[Global___ReadPairs.Pair]:
+        """What is to be read."""
+
+    def __init__(
+        self,
+        *,
+        pairs: _abc.Iterable[Global___ReadPairs.Pair] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pairs", b"pairs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadPairs: _TypeAlias = ReadPairs  # noqa: Y015
+
+@_typing.final
+class PairsRead(_message.Message):
+    """PairsRead holds a reading of each pair, in their order."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class Reading(_message.Message):
+        """Scores between 0 and 1, float32, little endian, row by row."""
+
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KIND_FIELD_NUMBER: _builtins.int
+        TAGS_FIELD_NUMBER: _builtins.int
+        PRESENT_FIELD_NUMBER: _builtins.int
+        MATCH_FIELD_NUMBER: _builtins.int
+        kind: _builtins.bytes
+        """Nothing, a call is asked for, a call is spoken of, this tool or another."""
+        tags: _builtins.bytes
+        """Of each token of the text: begins the words that ask, belongs to them, to a condition, to what could be checked."""
+        present: _builtins.bytes
+        """Of each marker: whether the text gives it."""
+        match: _builtins.bytes
+        """Of each marker, and of each token of the text: whether the token expresses it."""
+        def __init__(
+            self,
+            *,
+            kind: _builtins.bytes = ...,
+            tags: _builtins.bytes = ...,
+            present: _builtins.bytes = ...,
+            match: _builtins.bytes = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "match", b"match", "present", b"present", "tags", b"tags"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    READINGS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def readings(self) -> _containers.RepeatedCompositeFieldContainer[Global___PairsRead.Reading]:
+        """The readings."""
+
+    @_builtins.property
+    def error(self) -> _run_pb2.RunError:
+        """Set where it failed."""
+
+    def __init__(
+        self,
+        *,
+        readings: _abc.Iterable[Global___PairsRead.Reading] | None = ...,
+        error: _run_pb2.RunError | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["error", b"error"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "readings", b"readings"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PairsRead: _TypeAlias = PairsRead  # noqa: Y015
+
+@_typing.final
 class HostMessage(_message.Message):
     """HostMessage comes from a run host."""
 
@@ -801,6 +921,7 @@ class HostMessage(_message.Message):
     STOPPED_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """For the answer; 0 where none is wanted."""
     @_builtins.property
@@ -855,6 +976,10 @@ class HostMessage(_message.Message):
     def ready(self) -> Global___HostReady:
         """The host is ready; taken by the worker."""
 
+    @_builtins.property
+    def read(self) -> Global___ReadPairs:
+        """Read texts with tools; answered by the worker."""
+
     def __init__(
         self,
         *,
@@ -872,12 +997,13 @@ class HostMessage(_message.Message):
         stopped: Global___HostStopped | None = ...,
         delta: _run_pb2.TokenDelta | None = ...,
         ready: Global___HostReady | None = ...,
+        read: Global___ReadPairs | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint_query", b"checkpoint_query", "commit", b"commit", "delta", b"delta", "embed", b"embed", "finish", b"finish", "gate", b"gate", "lease", b"lease", "model_query", b"model_query", "park", b"park", "ready", b"ready", "search", b"search", "step_closed", b"step_closed", "stopped", b"stopped"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint_query", b"checkpoint_query", "commit", b"commit", "delta", b"delta", "embed", b"embed", "finish", b"finish", "gate", b"gate", "lease", b"lease", "model_query", b"model_query", "park", b"park", "read", b"read", "ready", b"ready", "search", b"search", "step_closed", b"step_closed", "stopped", b"stopped"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint_query", b"checkpoint_query", "commit", b"commit", "delta", b"delta", "embed", b"embed", "finish", b"finish", "gate", b"gate", "id", b"id", "lease", b"lease", "model_query", b"model_query", "park", b"park", "ready", b"ready", "search", b"search", "step_closed", b"step_closed", "stopped", b"stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint_query", b"checkpoint_query", "commit", b"commit", "delta", b"delta", "embed", b"embed", "finish", b"finish", "gate", b"gate", "id", b"id", "lease", b"lease", "model_query", b"model_query", "park", b"park", "read", b"read", "ready", b"ready", "search", b"search", "step_closed", b"step_closed", "stopped", b"stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["gate", "step_closed", "park", "finish", "checkpoint_query", "search", "embed", "model_query", "stopped", "delta", "ready"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["gate", "step_closed", "park", "finish", "checkpoint_query", "search", "embed", "model_query", "stopped", "delta", "ready", "read"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -1747,6 +1873,7 @@ class HostReply(_message.Message):
     EMBED_FIELD_NUMBER: _builtins.int
     MODEL_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    READ_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     """Of the message."""
     @_builtins.property
@@ -1785,6 +1912,10 @@ class HostReply(_message.Message):
     def resume(self) -> Global___Resume:
         """To a Park: what to do now where something was decided in the meantime."""
 
+    @_builtins.property
+    def read(self) -> Global___PairsRead:
+        """To a ReadPairs."""
+
     def __init__(
         self,
         *,
@@ -1798,12 +1929,13 @@ class HostReply(_message.Message):
         embed: Global___EmbedResult | None = ...,
         model: Global___ModelReply | None = ...,
         resume: Global___Resume | None = ...,
+        read: Global___PairsRead | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "body", b"body", "checkpoints", b"checkpoints", "embed", b"embed", "error", b"error", "gate", b"gate", "lease", b"lease", "model", b"model", "resume", b"resume", "search", b"search"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "body", b"body", "checkpoints", b"checkpoints", "embed", b"embed", "error", b"error", "gate", b"gate", "lease", b"lease", "model", b"model", "read", b"read", "resume", b"resume", "search", b"search"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "body", b"body", "checkpoints", b"checkpoints", "embed", b"embed", "error", b"error", "gate", b"gate", "id", b"id", "lease", b"lease", "model", b"model", "resume", b"resume", "search", b"search"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ack", b"ack", "body", b"body", "checkpoints", b"checkpoints", "embed", b"embed", "error", b"error", "gate", b"gate", "id", b"id", "lease", b"lease", "model", b"model", "read", b"read", "resume", b"resume", "search", b"search"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["ack", "error", "gate", "checkpoints", "search", "embed", "model", "resume"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["ack", "error", "gate", "checkpoints", "search", "embed", "model", "resume", "read"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

@@ -17,7 +17,8 @@ from tests.benchmarks.figures.series import Figure, Rounds
 from tokenizers import Tokenizer
 
 import fermata.agents.factory
-from fermata.agents.inference.embedder import BUNDLED_MODEL, OnnxEmbedder
+from fermata.agents.inference.card import BUNDLED_MODEL
+from fermata.agents.inference.embedder import OnnxEmbedder
 
 FACTORY = Path(fermata.agents.factory.__file__).parent
 COLLECTION = "factory"

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fermata.server.cluster.hosts import GraphNotLoadedError
 from fermata.server.cluster.testing import Connection, FakeHost, FakeServer, FakeZygotes
-from fermata.server.cluster.worker import EmbeddingUnavailableError, Worker
+from fermata.server.cluster.worker import InferenceUnavailableError, Worker
 from fermata.v1.agent_pb2 import AgentSpec
 from fermata.v1.run_pb2 import RunError, TokenDelta
 from fermata.v1.worker_pb2 import (
@@ -55,7 +55,7 @@ def halt(name: str, grace_seconds: float = 5.0) -> Stop:
 
 async def embed(texts: list[str]) -> NDArray[np.float32]:
     if "unembeddable" in texts:
-        raise EmbeddingUnavailableError("the embedder is gone")
+        raise InferenceUnavailableError("the embedder is gone")
     return np.array([[len(text), 1.0] for text in texts], dtype=np.float32)
 
 

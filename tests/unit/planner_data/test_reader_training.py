@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from tokenizers import Tokenizer
 
-from fermata.agents.inference.embedder import BUNDLED_MODEL
+from fermata.agents.inference.card import BUNDLED_MODEL
 from fermata.agents.planner.tools import make_tools
 
 READER = Path(__file__).parents[3] / "deploy" / "models" / "reader"

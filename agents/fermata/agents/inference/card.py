@@ -15,6 +15,9 @@ from fermata.agents.inference.errors import (
 )
 
 CARD_NAME = "MODEL.toml"
+MODELS = Path(__file__).parent / "models"
+BUNDLED_MODEL = MODELS / "all-MiniLM-L6-v2"
+BUNDLED_READER = MODELS / "fermata-reader"
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,9 @@ import onnxruntime  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from fermata.agents.inference.card import ModelCard, read_card
+from fermata.agents.inference.card import BUNDLED_MODEL, ModelCard, read_card
 from fermata.agents.inference.errors import EmbeddingInputError
 
-BUNDLED_MODEL = Path(__file__).parent / "models" / "all-MiniLM-L6-v2"
 
 MAX_BATCH_TOKENS = 512
 """Tokens, padding included, of one call into the session: tokens per second are the same from 16 tokens on,

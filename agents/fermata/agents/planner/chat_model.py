@@ -24,6 +24,7 @@ from fermata.agents.inference.embeddings import FermataEmbeddings
 from fermata.agents.planner.conversation import read_conversation
 from fermata.agents.planner.meaning import Meaning
 from fermata.agents.planner.plan import Planner
+from fermata.agents.planner.reader.shared import Reader
 from fermata.agents.planner.settings import DEFAULT, Settings
 from fermata.agents.planner.tools import Tool, digest, make_tools, read_tools
 
@@ -38,6 +39,7 @@ class PlannerChatModel(BaseChatModel):
     where runbooks come from. Every call that is not READ comes with one sentence of why in ``content``.
 
     :param embeddings: what meaning is compared with; the bundled embedding model if left out.
+    :param reader: tells which tools a message asks for; the bundled one if left out, the rules alone if None.
     :param settings: thresholds and weights.
     """
 
@@ -45,6 +47,7 @@ class PlannerChatModel(BaseChatModel):
 
     embeddings: Embeddings = Field(default_factory=FermataEmbeddings, exclude=True)
     settings: Settings = Field(default=DEFAULT, exclude=True)
+    reader: Reader | None = Field(default_factory=Reader, exclude=True)
 
     _meaning: Meaning | None = PrivateAttr(default=None)
     _tool_sets: OrderedDict[str, tuple[Tool, ...]] = PrivateAttr(default_factory=OrderedDict)
@@ -84,7 +87,7 @@ class PlannerChatModel(BaseChatModel):
         conversation = read_conversation(messages)
         if not conversation.turns:
             return _reply(AIMessage("There is no message to answer."))
-        decision = Planner(conversation, tools, self._similarity(), self.settings).decide()
+        decision = Planner(conversation, tools, self._similarity(), self.settings, self.reader).decide()
         calls = [
             {"name": step.name, "args": dict(step.args), "id": call_id, "type": "tool_call"}
             for call_id, step in decision.steps

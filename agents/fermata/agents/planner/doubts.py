@@ -153,8 +153,12 @@ def _clear(planner: Planner, best: Evidence, ranked: Sequence[Evidence]) -> bool
     )
 
 
-def check_filling(planner: Planner, item: Resolved, ranked: Sequence[Evidence]) -> Decision | None:
-    """What keeps a chosen tool from being called: missing, doubtful or impossible arguments."""
+def check_filling(
+    planner: Planner, item: Resolved, ranked: Sequence[Evidence], *, placed: bool = False
+) -> Decision | None:
+    """What keeps a chosen tool from being called: missing, doubtful or impossible arguments, and words that no argument
+    took, unless they are `placed` already.
+    """
     filling, reading = item.filling, item.reading
     tool = filling.tool
     if filling.problems:
@@ -179,7 +183,7 @@ def check_filling(planner: Planner, item: Resolved, ranked: Sequence[Evidence]) 
             ask_missing(tool, missing, planner.names),
             pending=Pending(reading.body, (tool.name,), tuple(p.name for p in missing)),
         )
-    if not tool.reads:
+    if not tool.reads and not placed:
         loose = unplaced(planner, filling, reading, item.derive, item.also)
         if loose:
             return Decision(

@@ -35,6 +35,8 @@ from fermata.agents.planner.ranking import (
     verb_groups,
     vocabulary,
 )
+from fermata.agents.planner.reader.asked import Asked, read_message, resolve_read, which_of
+from fermata.agents.planner.reader.shared import Reader
 from fermata.agents.planner.references import chosen, elliptic
 from fermata.agents.planner.rejection import take_up
 from fermata.agents.planner.resolved import CERTAIN, DOES, SURE_VERB, Resolved
@@ -69,6 +71,7 @@ _RULE: Final = re.compile(
 )
 """Words of a question about how things ought to be, also where it names one thing: documents know that, readings don't."""
 _NAMED_NOUNS: Final = 0.5
+_ORDERED: Final = 0.7
 _NAMED: Final = 0.8
 
 
@@ -81,8 +84,10 @@ class Planner:
         tools: Sequence[Tool],
         meaning: Meaning,
         settings: Settings = DEFAULT,
+        reader: Reader | None = None,
     ) -> None:
         self.conversation = conversation
+        self.reader = reader
         self.tools = list(tools)
         self.meaning = meaning
         self.settings = settings
@@ -202,7 +207,9 @@ class Planner:
         either = next((r for r in readings if r.clause.link == "or" and r.intent is Intent.REQUEST), None)
         if either is not None:
             return Decision("ask", f"Which of the two do you want? You said “{text.strip()}”.")
-        resolved = _without_repeats(self._resolve_all(readings))
+        resolved = self._understood(text, readings)
+        if isinstance(resolved, Decision):
+            return resolved
         acting = any(
             i.evidence is not None and i.decision is None and not i.filling.tool.reads for i in resolved
         )
@@ -212,6 +219,40 @@ class Planner:
             if item.decision is not None and item.reading.intent in (*DOES, Intent.DELEGATION):
                 return item.decision
         return (yield from self._carry_out(resolved, readings))
+
+    def _understood(self, text: str, readings: list[Reading]) -> list[Resolved] | Decision:
+        """What the message comes to: the requests that the reader finds; where it finds none, those of the rules, of which
+        it takes for mere talk are asked about first.
+        """
+        asked = read_message(self, text)
+        if asked is not None:
+            acts = any(not said.tool.reads for said, _ in asked.sites())
+            if acts or (asked.sites() and not self.conversation.passages):
+                return resolve_read(self, asked)
+            either = which_of(self, asked)
+            if either is not None:
+                return either
+        resolved = _without_repeats(self._resolve_all(readings))
+        doubted = asked and next((i for i in resolved if self._talk(i, asked)), None)
+        if doubted:
+            steps = tuple(
+                Step(doubted.filling.tool.name, a, f"You asked: “{text.strip()}”.", True)
+                for a in doubted.filling.calls()
+            )
+            return Decision(
+                "ask",
+                f"Shall I do this: {doubted.filling.tool.title} ({shown_args(doubted.filling.calls()[0])})? "
+                "I am not sure that you asked for it.",
+                pending=Pending(text, (doubted.filling.tool.name,), steps=steps),
+            )
+        return resolved
+
+    def _talk(self, item: Resolved, asked: Asked) -> bool:
+        """Whether the reader takes for mere talk what the rules would act on, and no strong verb orders it."""
+        if item.evidence is None or item.decision is not None or item.filling.tool.reads:
+            return False
+        ordered = item.reading.intent is Intent.REQUEST and item.evidence.features["verb"] >= _ORDERED
+        return not ordered and asked.of(item.filling.tool.name) < self.settings.reader_talk
 
     def _carry_out(self, resolved: list[Resolved], readings: list[Reading]) -> Plan:
         said: list[str] = []

@@ -38,7 +38,11 @@ def pending(planner: Planner) -> Pending | None:
     ):
         return None
     earlier = type(planner)(
-        planner.conversation.before(len(turns) - 2), planner.tools, planner.meaning, planner.settings
+        planner.conversation.before(len(turns) - 2),
+        planner.tools,
+        planner.meaning,
+        planner.settings,
+        planner.reader,
     )
     decision = earlier.decide()
     return decision.pending if decision.kind in ("ask", "refuse") else None

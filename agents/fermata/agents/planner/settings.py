@@ -51,6 +51,9 @@ class Settings:
     runbook_title: float = 0.49
     runbook_named: float = 0.42
     runbook_close: float = 0.6
+    #: From here on the reader takes a call for asked for; below the other, what the rules would do is asked about first.
+    reader_floor: float = 0.5
+    reader_talk: float = 0.2
 
 
 DEFAULT: Final = Settings()

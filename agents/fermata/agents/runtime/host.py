@@ -22,6 +22,7 @@ import uvloop
 from langgraph.pregel import Pregel
 
 from fermata.agents.inference.embeddings import use_backend
+from fermata.agents.inference.readings import use_reader
 from fermata.agents.runtime import gate, models
 from fermata.agents.runtime.calls import TrackedExecutor
 from fermata.agents.runtime.environment import add_secrets
@@ -31,7 +32,7 @@ from fermata.agents.runtime.frames import FrameSocket
 from fermata.agents.runtime.loader import load_graph
 from fermata.agents.runtime.processes import adopt_orphans, die_with_parent
 from fermata.agents.runtime.run import ActiveRun
-from fermata.agents.runtime.services import WorkerEmbeddings
+from fermata.agents.runtime.services import WorkerEmbeddings, WorkerReader
 from fermata.agents.runtime.wire import Wire
 from fermata.v1 import agent_pb2, run_pb2, worker_pb2
 
@@ -205,6 +206,7 @@ def run_host(sock: socket.socket, graph: Pregel[Any, Any, Any, Any]) -> int:
     gate.install()
     models.install()
     use_backend(WorkerEmbeddings())
+    use_reader(WorkerReader())
     gc.set_threshold(*GC_THRESHOLDS)
 
     async def main() -> int:

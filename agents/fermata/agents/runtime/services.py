@@ -1,4 +1,5 @@
-"""What the server and the worker do for code inside a run: look things up in the knowledge base, and embed texts.
+"""What the server and the worker do for code inside a run: look things up in the knowledge base, embed texts, and read
+what they ask for.
 
 Each function comes in two forms, for sync and for async code; both may be called from any context that belongs to a
 run.
@@ -12,6 +13,7 @@ from concurrent.futures import Future
 import numpy as np
 from numpy.typing import NDArray
 
+from fermata.agents.inference.readings import Pair, Reading
 from fermata.agents.runtime.errors import HostError
 from fermata.agents.runtime.gate import done, granted, run_of_context
 from fermata.agents.runtime.run import ActiveRun, answer_of
@@ -70,6 +72,41 @@ class WorkerEmbeddings:
         return _vectors(run, answer)
 
 
+class ReadingFailedError(HostError):
+    """The worker could not read the texts; ``reason`` is its reason."""
+
+
+class WorkerReader:
+    """The worker's reader, for ``fermata.agents.inference.readings.use_reader``: one for all hosts of a worker."""
+
+    def read(self, pairs: Sequence[Pair], /) -> list[Reading]:
+        """A reading of each pair, in their order.
+
+        :raises OutsideOfRunError: where no run is going on.
+        :raises ReadingFailedError: where the worker can't read them.
+        """
+        run = _run("read")
+        asked = worker_pb2.ReadPairs(
+            pairs=[worker_pb2.ReadPairs.Pair(text=p.text, tool=p.tool, markers=p.markers) for p in pairs]
+        )
+        result = granted(run, run.ask(read=asked)).read
+        if result.HasField("error"):
+            raise ReadingFailedError(result.error.message, reason=result.error.reason)
+        return [
+            Reading(
+                _floats(r.kind),
+                _floats(r.tags).reshape(len(p.text), -1),
+                _floats(r.present),
+                _floats(r.match).reshape(len(p.markers), len(p.text)),
+            )
+            for p, r in zip(pairs, result.readings, strict=True)
+        ]
+
+
+def _floats(data: bytes) -> NDArray[np.float32]:
+    return np.frombuffer(data, dtype="<f4").astype(np.float32)
+
+
 def _run(what: str) -> ActiveRun:
     run = run_of_context(what)
     if run is None:
@@ -86,5 +123,5 @@ def _vectors(run: ActiveRun, answer: Future[worker_pb2.HostReply]) -> NDArray[np
     result = granted(run, answer).embed
     if result.HasField("error"):
         raise EmbeddingFailedError(result.error.message, reason=result.error.reason)
-    rows = np.frombuffer(result.vectors, dtype="<f4").astype(np.float32)
+    rows = _floats(result.vectors)
     return rows.reshape(result.count, -1) if result.count else rows.reshape(0, 0)

@@ -12,6 +12,7 @@ import gc
 import importlib
 import logging
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from fermata.server.cluster.target import ServerTarget
 # What only the actors' own processes need is imported in them: the controller has these classes as well, to give them to Ray.
 if TYPE_CHECKING:
     from fermata.agents.inference.batching import BatchingEmbedder
+    from fermata.agents.inference.readings import Pair, Reading
     from fermata.server.cluster.hosts import Zygote
     from fermata.server.cluster.worker import Worker
     from fermata.v1.agent_pb2 import AgentSpec
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EMBEDDER_WAIT_SECONDS = 10.0
+READER_WAIT_SECONDS = 60.0
+"""A text with many tools takes a second, and others may wait in front of it."""
 EMBEDDER_RETRY_SECONDS = 0.1
 FAILED_EXIT_CODE = 70
 _ZYGOTES = "fermata.server.cluster.zygotes"
@@ -62,11 +66,13 @@ class AgentWorkerActor:
 
         log.apply()
         self._target = target
+        models = EmbedderHandle(namespace)
         self._worker: Worker = Worker(
             target,
             cache=cache,
             start_zygote=_start_zygote,
-            embed=EmbedderHandle(namespace),
+            embed=models.embed,
+            read=models.read,
             capacity=capacity,
             worker_id=worker_id,
         )
@@ -108,7 +114,7 @@ class AgentWorkerActor:
 
 
 class EmbedderActor:
-    """The embedding model, shared by all workers."""
+    """The embedding model and the reader, shared by all workers."""
 
     def __init__(self, log: LogSettings) -> None:
         from fermata.agents.inference.batching import BatchingEmbedder
@@ -117,6 +123,7 @@ class EmbedderActor:
         log.apply()
         model = OnnxEmbedder()
         self._batching: BatchingEmbedder = BatchingEmbedder(model.embed, dimensions=model.dimensions)
+        self._reading = ThreadPoolExecutor(1, "reader")
 
     async def start(self) -> str:
         """Returns an empty worker id once the model is loaded."""
@@ -132,6 +139,13 @@ class EmbedderActor:
         except InferenceError as error:
             return error.reason, str(error)
 
+    async def read(self, pairs: list[Pair]) -> list[Reading]:
+        """A reading of each pair, one call at a time; the model is loaded at the first."""
+        from fermata.agents.inference.readings import current_reader
+
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._reading, lambda: current_reader().read(pairs))
+
     async def wait_dead(self) -> None:
         """Never returns: the call fails when the process ends."""
         await asyncio.Event().wait()
@@ -142,7 +156,7 @@ class EmbedderActor:
 
 
 class EmbedderHandle:
-    """Calls the embedder's actor, whichever has the name at the moment. To embed again has no effect, so a
+    """Calls the embedder's actor, whichever has the name at the moment. To embed or to read again has no effect, so a
     lost call is repeated.
     """
 
@@ -150,36 +164,46 @@ class EmbedderHandle:
         self._namespace = namespace
         self._actor: Any = None
 
-    async def __call__(self, texts: list[str]) -> NDArray[np.float32]:
+    async def embed(self, texts: list[str]) -> NDArray[np.float32]:
         """Texts to float32 rows.
 
-        :raises EmbeddingUnavailableError: no embedder came back in time, or it refuses these texts.
+        :raises InferenceUnavailableError: no embedder came back in time, or it refuses these texts.
         """
-        from fermata.server.cluster.worker import EmbeddingUnavailableError
+        from fermata.server.cluster.worker import InferenceUnavailableError
 
-        try:
-            async with asyncio.timeout(EMBEDDER_WAIT_SECONDS):
-                result = await self._embedded(texts)
-        except TimeoutError as error:
-            raise EmbeddingUnavailableError(
-                f"The embedding model did not answer within {EMBEDDER_WAIT_SECONDS:.0f} s."
-            ) from error
+        result: NDArray[np.float32] | Refusal = await self._answer("embed", texts, EMBEDDER_WAIT_SECONDS)
         if isinstance(result, tuple):
             reason, message = result
-            raise EmbeddingUnavailableError(message, reason=reason)
+            raise InferenceUnavailableError(message, reason=reason)
         return result
 
-    async def _embedded(self, texts: list[str]) -> NDArray[np.float32] | Refusal:
-        while True:
-            try:
-                if self._actor is None:
-                    self._actor = await asyncio.to_thread(ray.get_actor, EMBEDDER, namespace=self._namespace)
-                result: NDArray[np.float32] | Refusal = await self._actor.embed.remote(texts)
-            except (ValueError, ray.exceptions.RayActorError):
-                self._actor = None
-                await asyncio.sleep(EMBEDDER_RETRY_SECONDS)
-            else:
-                return result
+    async def read(self, pairs: list[Pair]) -> list[Reading]:
+        """Pairs to their readings.
+
+        :raises InferenceUnavailableError: no reader answered in time.
+        """
+        result: list[Reading] = await self._answer("read", pairs, READER_WAIT_SECONDS)
+        return result
+
+    async def _answer(self, what: str, asked: list[Any], seconds: float) -> Any:
+        from fermata.server.cluster.worker import InferenceUnavailableError
+
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    try:
+                        if self._actor is None:
+                            self._actor = await asyncio.to_thread(
+                                ray.get_actor, EMBEDDER, namespace=self._namespace
+                            )
+                        return await getattr(self._actor, what).remote(asked)
+                    except (ValueError, ray.exceptions.RayActorError):
+                        self._actor = None
+                        await asyncio.sleep(EMBEDDER_RETRY_SECONDS)
+        except TimeoutError as error:
+            raise InferenceUnavailableError(
+                f"The cluster's models did not answer within {seconds:.0f} s ({what})."
+            ) from error
 
 
 async def _start_zygote(spec: AgentSpec, folder: Path | None) -> Zygote:

@@ -24,6 +24,7 @@ import grpc.aio
 import numpy as np
 from numpy.typing import NDArray
 
+from fermata.agents.inference.readings import Pair, Reading
 from fermata.server.cluster.hosts import (
     GraphNotLoadedError,
     HostExit,
@@ -46,6 +47,7 @@ from fermata.v1.worker_pb2 import (
     Inspect,
     InspectResult,
     Lease,
+    PairsRead,
     ServerMessage,
     Stop,
     StopMode,
@@ -71,6 +73,7 @@ HOST_EXIT_SECONDS = 1.0
 
 LeaseKey = tuple[str, int]
 Embed = Callable[[list[str]], Awaitable[NDArray[np.float32]]]
+Read = Callable[[list[Pair]], Awaitable[list[Reading]]]
 
 
 @dataclass(eq=False)
@@ -99,6 +102,7 @@ class Worker:
     :param cache: folder for packs; made where missing.
     :param start_zygote: starts the process from which a revision's hosts are forked.
     :param embed: texts to float32 rows; called for hosts and for the server.
+    :param read: pairs to their readings; called for hosts.
     :param capacity: how many runs the server may lease to this worker at once.
     :param worker_id: new for every process; made up where empty.
     """
@@ -110,6 +114,7 @@ class Worker:
         cache: Path,
         start_zygote: StartZygote,
         embed: Embed,
+        read: Read,
         capacity: int = DEFAULT_CAPACITY,
         node: str = "",
         worker_id: str = "",
@@ -117,6 +122,7 @@ class Worker:
         self.id = worker_id or f"worker-{uuid.uuid4().hex[:12]}"
         self._target = target
         self._embed = embed
+        self._read = read
         self._capacity = capacity
         self._node = node or socket.gethostname()
         self._version = version("fermata")
@@ -341,7 +347,7 @@ class Worker:
             log.warning("host %d speaks for %s, which it does not carry; it is killed", host.pid, key[0])
             self._spawn(_kill(host))
             return
-        if body in ("embed", "stopped", "ready") and message.HasField("commit"):
+        if body in ("embed", "read", "stopped", "ready") and message.HasField("commit"):
             # What the worker answers by itself may still carry what the server must keep.
             self._send_for(HostMessage(lease=message.lease, commit=message.commit))
         match body:
@@ -354,6 +360,9 @@ class Worker:
                 return
             case "embed":
                 self._spawn(self._embed_for_host(host, message))
+                return
+            case "read":
+                self._spawn(self._read_for_host(host, message))
                 return
             case "step_closed":
                 pass  # how a started step ended is told also by one that has lost its lease
@@ -434,7 +443,17 @@ class Worker:
 
     async def _embed_for_host(self, host: HostProcess, message: HostMessage) -> None:
         result = await self._embedded(message.id, list(message.embed.texts))
-        reply = HostReply(lease=message.lease, id=message.id, embed=result)
+        await self._answer(host, HostReply(lease=message.lease, id=message.id, embed=result))
+
+    async def _read_for_host(self, host: HostProcess, message: HostMessage) -> None:
+        pairs = [Pair(tuple(p.text), tuple(p.tool), tuple(p.markers)) for p in message.read.pairs]
+        try:
+            result = PairsRead(readings=[_as_bytes(r) for r in await self._read(pairs)])
+        except InferenceUnavailableError as error:
+            result = PairsRead(error=RunError(reason=error.reason, message=str(error)))
+        await self._answer(host, HostReply(lease=message.lease, id=message.id, read=result))
+
+    async def _answer(self, host: HostProcess, reply: HostReply) -> None:
         try:
             host.send(ServerMessage(host_reply=reply))
         except BufferError:
@@ -447,7 +466,7 @@ class Worker:
     async def _embedded(self, request: int, texts: list[str]) -> EmbedResult:
         try:
             rows = await self._embed(texts)
-        except EmbeddingUnavailableError as error:
+        except InferenceUnavailableError as error:
             return EmbedResult(id=request, error=RunError(reason=error.reason, message=str(error)))
         vectors = np.ascontiguousarray(rows, dtype="<f4")
         return EmbedResult(id=request, count=len(vectors), vectors=vectors.tobytes())
@@ -484,12 +503,20 @@ class Worker:
             log.error("a worker's task failed", exc_info=error)
 
 
-class EmbeddingUnavailableError(Exception):
-    """Texts can't be embedded now, or these never can; ``reason`` says which."""
+class InferenceUnavailableError(Exception):
+    """The models can't answer now, or never to this; ``reason`` says which."""
 
     def __init__(self, message: str, *, reason: str = "EMBEDDER_UNAVAILABLE") -> None:
         super().__init__(message)
         self.reason = reason
+
+
+def _as_bytes(reading: Reading) -> PairsRead.Reading:
+    kind, tags, present, match = (
+        np.ascontiguousarray(a, dtype="<f4").tobytes()
+        for a in (reading.kind, reading.tags, reading.present, reading.match)
+    )
+    return PairsRead.Reading(kind=kind, tags=tags, present=present, match=match)
 
 
 async def _kill(host: HostProcess) -> None:

@@ -15,6 +15,7 @@ from tokenizers import Tokenizer
 
 from fermata.agents.planner.tools import Param, Tool
 
+CLS, SEP = 101, 102
 MESSAGE, HUMAN, ASSISTANT, DID, REQUIRED, OPTIONAL, OPTION, READS, ACTS = range(1, 10)
 """Markers: ids of the vocabulary's unused tokens."""
 
@@ -51,7 +52,6 @@ class EncodedText:
 
     @property
     def message(self) -> str:
-        """The last piece."""
         return self.pieces[-1]
 
     def tokens_of(self, piece: int, start: int, end: int) -> list[int]:
@@ -59,7 +59,6 @@ class EncodedText:
         return [i for i, (p, a, b) in enumerate(self.spans) if p == piece and a < end and start < b]
 
     def tokens_of_message(self, start: int, end: int) -> list[int]:
-        """As ``tokens_of``, of the message."""
         return self.tokens_of(len(self.pieces) - 1, start, end)
 
     def locate(self, words: Sequence[str], near: tuple[int, int]) -> list[int]:
@@ -92,6 +91,12 @@ class EncodedTool:
     ids: tuple[int, ...]
     params: Mapping[str, int]
     options: Mapping[tuple[str, str], int]
+    order: Mapping[int, int]
+    """Marker index -> its row in a reading."""
+
+    @property
+    def markers(self) -> tuple[int, ...]:
+        return tuple(self.order)
 
 
 class Encoder:
@@ -133,13 +138,15 @@ class Encoder:
         for param in tool.params:
             params[param.name] = len(ids)
             ids.append(REQUIRED if param.required else OPTIONAL)
-            said = f"{' '.join(param.words)}: {param.description or param.kind}"
+            said = f"{' '.join(param.words)}: {param.description or _kind(param)}"
             ids.extend(self._tokens(said, _PARAM_TOKENS)[0])
             for option in options_of(param)[:_MAX_OPTIONS]:
                 options[param.name, option] = len(ids)
                 ids.append(OPTION)
                 ids.extend(self._tokens(re.sub(r"[_-]+", " ", option), _OPTION_TOKENS)[0])
-        return EncodedTool(tuple(ids[:MAX_TOOL_TOKENS]), params, options)
+        kept = sorted(m for m in (*params.values(), *options.values()) if m < MAX_TOOL_TOKENS)
+        order = {marker: row for row, marker in enumerate(kept)}
+        return EncodedTool(tuple(ids[:MAX_TOOL_TOKENS]), params, options, order)
 
     def _tokens(self, text: str, limit: int) -> tuple[list[int], list[tuple[int, int]]]:
         encoding = self._tokenizer.encode(text, add_special_tokens=False)
@@ -158,3 +165,7 @@ def options_of(param: Param) -> list[str]:
 def said_call(title: str, args: Mapping[str, Any]) -> str:
     """A call that was made, in words, for the history."""
     return f"{title}: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in args.items())
+
+
+def _kind(param: Param) -> str:
+    return {"number": "number", "boolean": "yes or no", "text": "text"}.get(param.kind, param.kind)
