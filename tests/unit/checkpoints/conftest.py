@@ -17,6 +17,7 @@ from fermata.agents.runtime.checkpointer import ChannelCheckpointSaver
 from fermata.agents.runtime.run import ActiveRun
 from fermata.server.agents import operations as agents
 from fermata.server.dispatch.channel import Channel
+from fermata.server.lifecycle import latching
 from fermata.server.lifecycle.start import NewRun, create_run
 from fermata.server.plane import ControlPlane
 from fermata.server.store import schema
@@ -55,8 +56,12 @@ class Wire:
             self._loop.call_soon_threadsafe(self._frames.put_nowait, frame)
         return answer
 
-    async def assigned(self) -> V.Assign:
-        return await asyncio.wait_for(self._assigned.get(), 10)
+    async def assigned(self, run: str) -> V.Assign:
+        """What the worker is told about a run; a repeat about another is passed over."""
+        while True:
+            assign = await asyncio.wait_for(self._assigned.get(), 10)
+            if assign.lease.run.endswith(f"/{run}"):
+                return assign
 
     async def close(self) -> None:
         self._task.cancel()
@@ -95,12 +100,11 @@ class Place:
         made = await self.plane.write(lambda tx: conversations.create(tx, TENANT, "{}", "ann"))
         return made.name.rsplit("/", 1)[1]
 
-    async def run(self, thread: str = "", strategy: Any = 0) -> ActiveRun:
+    async def run(self, thread: str = "") -> ActiveRun:
         """A run that the worker has."""
-        wanted = NewRun(TENANT, "operator", thread, "{}", "ann", "", strategy)
-        await self.plane.write(lambda tx: create_run(tx, self.plane.leases, wanted))
-        await self.plane.write(self.plane.leases.claim)
-        return ActiveRun(self.wire, await self.wire.assigned())  # type: ignore[arg-type]
+        wanted = NewRun(TENANT, "operator", thread, "{}", "ann", "")
+        run = await self.plane.write(lambda tx: create_run(tx, self.plane.leases, wanted))
+        return await self._leased(run)
 
     async def saver(self, thread: str = "") -> ChannelCheckpointSaver:
         """The checkpointer of a new run."""
@@ -115,6 +119,19 @@ class Place:
     async def finish(self, run: ActiveRun) -> None:
         await asyncio.wrap_future(run.send(finish=V.Finish()))
 
+    async def roll_back(self, run: ActiveRun) -> ActiveRun:
+        """Another run in the place of this one, as double text has it."""
+        thread = run.thread.rsplit("/", 1)[1]
+        wanted = NewRun(TENANT, "operator", thread, "{}", "ann", "", ROLLBACK)
+        successor = await self.plane.write(lambda tx: create_run(tx, self.plane.leases, wanted))
+        report = V.StopReport(lease=run.lease)
+        await self.plane.write(lambda tx: latching.stop_report(tx, "w1", report))
+        return await self._leased(successor)
+
+    async def _leased(self, run: str) -> ActiveRun:
+        await self.plane.write(self.plane.leases.claim)
+        return ActiveRun(self.wire, await self.wire.assigned(run))  # type: ignore[arg-type]
+
     async def commit(self, run: ActiveRun) -> V.HostReply:
         return await asyncio.wrap_future(run.send())
 
@@ -127,7 +144,9 @@ class Place:
         for table in (schema.checkpoints, schema.channel_blobs, schema.checkpoint_writes, schema.chunks):
             columns = [func.coalesce(func.sum(func.length(column)), 0) for column in table.c]
             query = select(*columns)
-            total += sum(await self.plane.read(lambda connection, query=query: connection.execute(query).one()))
+            total += sum(
+                await self.plane.read(lambda connection, query=query: connection.execute(query).one())
+            )
         return total
 
 
