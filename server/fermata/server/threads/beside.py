@@ -14,7 +14,7 @@ from sqlalchemy import ColumnElement, Table, and_, bindparam, delete, insert, li
 from fermata.server.errors import precondition
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
-from fermata.server.threads.forgetting import forget_all_but
+from fermata.server.threads.forgetting import forget_all_but, forget_numbers
 from fermata.v1 import worker_pb2
 
 _SEPARATOR = "/"
@@ -31,6 +31,11 @@ def stored_as(thread: str, name: str) -> str:
     :param name: how the graph calls it; empty for the run's own.
     """
     return f"{thread}{_SEPARATOR}{name}" if name else thread
+
+
+def owner(stored: str) -> str:
+    """The run's thread that a stored thread belongs to."""
+    return stored.partition(_SEPARATOR)[0]
 
 
 def among(column: Any, thread: Any) -> ColumnElement[bool]:
@@ -101,7 +106,7 @@ def _delete_runs(transaction: Transaction, tenant: str, thread: str, run_ids: It
     ).fetchall()
     gone = {row.n for row in rows}
     for place in dict.fromkeys((row.thread, row.namespace) for row in rows):
-        forget_all_but(transaction, tenant, *place, lambda row: row.n not in gone)
+        forget_numbers(transaction, tenant, *place, gone)
 
 
 def _keep_latest(transaction: Transaction, tenant: str, thread: str) -> None:

@@ -63,6 +63,13 @@ def forget_all_but(
     return len(gone)
 
 
+def forget_numbers(
+    transaction: Transaction, tenant: str, thread: str, namespace: str, numbers: set[int]
+) -> int:
+    """Remove the checkpoints of a namespace with these numbers; return how many."""
+    return forget_all_but(transaction, tenant, thread, namespace, lambda row: row.n not in numbers)
+
+
 def forget(
     transaction: Transaction, here: dict[str, str], gone: Sequence[Any], kept: set[tuple[str, str]]
 ) -> None:
