@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event, func, select
+from sqlalchemy import Connection, event, func, select
 
 from fermata.agents.runtime.checkpointer import ChannelCheckpointSaver
 from fermata.agents.runtime.run import ActiveRun
@@ -140,14 +140,19 @@ class Place:
         return int(await self.plane.read(lambda connection: connection.execute(query).scalar_one()))
 
     async def stored_bytes(self) -> int:
-        total = 0
-        for table in (schema.checkpoints, schema.channel_blobs, schema.checkpoint_writes, schema.chunks):
-            columns = [func.coalesce(func.sum(func.length(column)), 0) for column in table.c]
-            query = select(*columns)
-            total += sum(
-                await self.plane.read(lambda connection, query=query: connection.execute(query).one())
-            )
-        return total
+        def total(connection: Connection) -> int:
+            sizes = 0
+            for table in (
+                schema.checkpoints,
+                schema.channel_blobs,
+                schema.checkpoint_writes,
+                schema.chunks,
+            ):
+                columns = [func.coalesce(func.sum(func.length(column)), 0) for column in table.c]
+                sizes += sum(connection.execute(select(*columns)).one())
+            return sizes
+
+        return await self.plane.read(total)
 
 
 @pytest.fixture

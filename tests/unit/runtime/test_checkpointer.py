@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Annotated, Any
 
@@ -148,15 +149,16 @@ def test_a_value_that_cant_be_stored_names_its_channel_and_fails_the_run(ledger:
 
 def test_a_run_cant_change_what_is_stored_of_its_own_thread(ledger: Any) -> None:
     writer, run = saver(ledger)
-    for refused in (
+    attempts: tuple[Callable[[], None], ...] = (
         lambda: writer.delete_thread(THREAD),
         lambda: writer.prune([THREAD]),
         lambda: writer.prune([THREAD], strategy="delete"),
         lambda: writer.copy_thread("other", THREAD),
         lambda: writer.delete_thread(""),
-    ):
+    )
+    for attempt in attempts:
         with pytest.raises(UnsupportedError):
-            refused()
+            attempt()
     assert run.wire.kinds == []  # type: ignore[attr-defined]
 
 

@@ -356,14 +356,19 @@ class ChannelCheckpointSaver(BaseCheckpointSaver[str]):
         return [worker_pb2.CheckpointEdit(keep_latest=worker_pb2.ThreadIds(ids=named))] if named else []
 
     def _edit(self, edit: worker_pb2.CheckpointEdit) -> Future[worker_pb2.HostReply]:
-        return self._run.send(checkpoint_edit=edit)
+        with self._lock:
+            # What is put from now on comes after the edit, and must not rely on chunks that it removes.
+            self._forget_beside()
+            return self._run.send(checkpoint_edit=edit)
 
     def _edited(self, reply: worker_pb2.HostReply) -> None:
-        """What memory has of threads beside the run's own may be gone: it is read again."""
         answer_of(reply)
+        self._forget_beside()
+
+    def _forget_beside(self) -> None:
+        """What memory has of threads beside the run's own may be gone: it is read again."""
         with self._lock:
-            for thread, namespace in [key for key in self._memory if key[0] != self._run.thread]:
-                del self._memory[thread, namespace]
+            self._memory = {key: rows for key, rows in self._memory.items() if key[0] == self._run.thread}
             self._loaded = {key for key in self._loaded if key[0] == self._run.thread}
 
     def get_next_version(self, current: str | None, channel: None) -> str:

@@ -16,6 +16,7 @@ import hashlib
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -38,7 +39,7 @@ _COMPRESSED = "+zlib"
 """After the serializer's type tag of a blob that is compressed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Packed:
     """A value as it is stored.
 
@@ -51,7 +52,7 @@ class Packed:
     refs: tuple[bytes, ...] = ()
     chunks: Mapping[bytes, worker_pb2.Chunk] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def size_bytes(self) -> int:
         """What a reader gets."""
         own = len(self.value.data) + sum(map(len, self.refs))
