@@ -68,7 +68,8 @@ async def test_a_state_that_is_too_large_names_its_largest_channel_and_nothing_o
         put(saver, {"fine": os.urandom(MIB), "pictures": os.urandom(MAX_STATE_BYTES)})
     assert refused.value.channel == "pictures"
     assert refused.value.reason == "STATE_TOO_LARGE"
-    assert MAX_STATE_BYTES <= refused.value.channel_bytes < refused.value.size_bytes - MIB
+    assert refused.value.channel_bytes == MAX_STATE_BYTES
+    assert refused.value.size_bytes == MAX_STATE_BYTES + MIB
     assert refused.value.limit_bytes == MAX_STATE_BYTES
     await nothing_is_stored(place, saver)
 
