@@ -14,6 +14,7 @@ import pytest
 from sqlalchemy import Connection, event, func, select
 
 from fermata.agents.runtime.checkpointer import ChannelCheckpointSaver
+from fermata.agents.runtime.frames import MAX_FRAME_BYTES
 from fermata.agents.runtime.run import ActiveRun
 from fermata.server.agents import operations as agents
 from fermata.server.dispatch.channel import Channel
@@ -46,6 +47,7 @@ class Wire:
         self._task = asyncio.create_task(self._serve(Channel(plane, _no_search)))
 
     def request(self, message: V.HostMessage) -> Future[V.HostReply]:
+        assert message.ByteSize() < MAX_FRAME_BYTES, "no socket would take it"
         answer: Future[V.HostReply] = Future()
         with self._lock:
             message.id = next(self._numbers)

@@ -97,7 +97,8 @@ async def test_a_state_as_large_as_it_may_be_is_stored_and_read_by_another_host(
     values = {"one": os.urandom(MAX_STATE_BYTES // 2), "two": os.urandom(MAX_STATE_BYTES // 2 - MIB)}
     config = put(saver, values)
     # It does not fit into one message with what follows.
-    put(saver, {**values, "one": os.urandom(MAX_STATE_BYTES // 2)}, config)
+    values = {"one": os.urandom(MAX_STATE_BYTES // 2), "two": os.urandom(MAX_STATE_BYTES // 2 - MIB)}
+    put(saver, values, config)
     await place.commit(saver._run)
     assert saver._run.failure is None
     found = await place.another_host(saver._run).aget_tuple(
