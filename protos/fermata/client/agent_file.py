@@ -7,7 +7,7 @@
     fermata:planner} tools: [plant.tools:set_speed] effects: {set_speed: {effect: UNSAFE, risk: high}}
     policy: policy.yaml collections: [manuals] limits: {wall_seconds: 600, super_steps: 50, tool_seconds:
     30, tool_result_bytes: 65536} env: {PLANT_URL: "${PLANT_URL}"} secrets: {OPENAI_API_KEY:
-    env:OPENAI_API_KEY} instructions: Be brief.
+    env:OPENAI_API_KEY} instructions: Be brief. durability: sync
 
 Every fault is reported with file, line and key, and says how to mend it.
 """
@@ -70,6 +70,7 @@ class AgentFile(BaseModel):
     env: dict[str, str | int | float | bool] = {}
     secrets: dict[str, str] = {}
     instructions: str = ""
+    durability: Literal["sync", "async", "exit"] = "sync"
 
     @field_validator("effects", mode="before")
     @classmethod
@@ -248,6 +249,7 @@ _MENDS: dict[str, Any] = {
     "collections": "Write a list of names.",
     "env": "Write NAME: value.",
     "secrets": "Write NAME: env:NAME.",
+    "durability": "Write sync, or where every tool is READ async or exit.",
 }
 
 

@@ -20,6 +20,12 @@ from .pack import digest_of, pack_folder
 
 FILE_NAMES = ("agent.yaml", "agent.yml", "langgraph.json")
 
+_DURABILITIES = {
+    "sync": agent_pb2.DURABILITY_UNSPECIFIED,
+    "async": agent_pb2.DURABILITY_ASYNC,
+    "exit": agent_pb2.DURABILITY_EXIT,
+}
+
 _EFFECTS = {
     None: run_pb2.EFFECT_CLASS_UNSPECIFIED,
     "READ": run_pb2.EFFECT_CLASS_READ,
@@ -114,6 +120,7 @@ def _from_agent_file(text: AgentText, variables: Mapping[str, str]) -> Bundle:
         secrets=text.secrets(),
         instructions=content.instructions,
         description=content.description,
+        durability=_DURABILITIES[content.durability],
     )
     return Bundle(content.name, spec, pack)
 

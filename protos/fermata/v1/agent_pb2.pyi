@@ -10,6 +10,7 @@ from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -20,6 +21,34 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _Durability:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DurabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Durability.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DURABILITY_UNSPECIFIED: _Durability.ValueType  # 0
+    """Not set: SYNC."""
+    DURABILITY_SYNC: _Durability.ValueType  # 1
+    """Before the next super-step begins."""
+    DURABILITY_ASYNC: _Durability.ValueType  # 2
+    """While the next super-step goes on."""
+    DURABILITY_EXIT: _Durability.ValueType  # 3
+    """When the run ends or parks. What dies before that begins again with its input."""
+
+class Durability(_Durability, metaclass=_DurabilityEnumTypeWrapper):
+    """Durability is when LangGraph writes the state of a super-step."""
+
+DURABILITY_UNSPECIFIED: Durability.ValueType  # 0
+"""Not set: SYNC."""
+DURABILITY_SYNC: Durability.ValueType  # 1
+"""Before the next super-step begins."""
+DURABILITY_ASYNC: Durability.ValueType  # 2
+"""While the next super-step goes on."""
+DURABILITY_EXIT: Durability.ValueType  # 3
+"""When the run ends or parks. What dies before that begins again with its input."""
+Global___Durability: _TypeAlias = Durability  # noqa: Y015
 
 @_typing.final
 class Agent(_message.Message):
@@ -212,6 +241,7 @@ class AgentSpec(_message.Message):
     SECRETS_FIELD_NUMBER: _builtins.int
     INSTRUCTIONS_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    DURABILITY_FIELD_NUMBER: _builtins.int
     graph: _builtins.str
     """module:attribute, or path/to/file.py:attribute inside the pack."""
     pack_digest: _builtins.str
@@ -222,6 +252,10 @@ class AgentSpec(_message.Message):
     """Instructions for the built-in agents."""
     description: _builtins.str
     """One sentence for people."""
+    durability: Global___Durability.ValueType
+    """When LangGraph writes the state. Anything but SYNC only where every tool is READ; else the agent is refused with
+    DURABILITY_NOT_ALLOWED, and so is at its gate the call of a tool that was not found in the graph.
+    """
     @_builtins.property
     def models(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Chat models by the name under which the graph asks for them."""
@@ -265,10 +299,11 @@ class AgentSpec(_message.Message):
         secrets: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         instructions: _builtins.str = ...,
         description: _builtins.str = ...,
+        durability: Global___Durability.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collections", b"collections", "description", b"description", "environment", b"environment", "graph", b"graph", "instructions", b"instructions", "limits", b"limits", "models", b"models", "pack_digest", b"pack_digest", "policy", b"policy", "secrets", b"secrets", "tool_declarations", b"tool_declarations", "tools", b"tools"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collections", b"collections", "description", b"description", "durability", b"durability", "environment", b"environment", "graph", b"graph", "instructions", b"instructions", "limits", b"limits", "models", b"models", "pack_digest", b"pack_digest", "policy", b"policy", "secrets", b"secrets", "tool_declarations", b"tool_declarations", "tools", b"tools"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

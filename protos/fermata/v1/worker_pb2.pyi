@@ -921,7 +921,11 @@ class HostMessage(_message.Message):
     STOPPED_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
+<<<<<<< HEAD
     READ_FIELD_NUMBER: _builtins.int
+=======
+    CHECKPOINT_EDIT_FIELD_NUMBER: _builtins.int
+>>>>>>> checkpointer
     id: _builtins.int
     """For the answer; 0 where none is wanted."""
     @_builtins.property
@@ -977,8 +981,13 @@ class HostMessage(_message.Message):
         """The host is ready; taken by the worker."""
 
     @_builtins.property
+<<<<<<< HEAD
     def read(self) -> Global___ReadPairs:
         """Read texts with tools; answered by the worker."""
+=======
+    def checkpoint_edit(self) -> Global___CheckpointEdit:
+        """Change the state of threads that the graph keeps beside the run's own."""
+>>>>>>> checkpointer
 
     def __init__(
         self,
@@ -997,6 +1006,7 @@ class HostMessage(_message.Message):
         stopped: Global___HostStopped | None = ...,
         delta: _run_pb2.TokenDelta | None = ...,
         ready: Global___HostReady | None = ...,
+<<<<<<< HEAD
         read: Global___ReadPairs | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint_query", b"checkpoint_query", "commit", b"commit", "delta", b"delta", "embed", b"embed", "finish", b"finish", "gate", b"gate", "lease", b"lease", "model_query", b"model_query", "park", b"park", "read", b"read", "ready", b"ready", "search", b"search", "step_closed", b"step_closed", "stopped", b"stopped"]  # noqa: Y015
@@ -1004,6 +1014,15 @@ class HostMessage(_message.Message):
     _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint_query", b"checkpoint_query", "commit", b"commit", "delta", b"delta", "embed", b"embed", "finish", b"finish", "gate", b"gate", "id", b"id", "lease", b"lease", "model_query", b"model_query", "park", b"park", "read", b"read", "ready", b"ready", "search", b"search", "step_closed", b"step_closed", "stopped", b"stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["gate", "step_closed", "park", "finish", "checkpoint_query", "search", "embed", "model_query", "stopped", "delta", "ready", "read"]  # noqa: Y015
+=======
+        checkpoint_edit: Global___CheckpointEdit | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint_edit", b"checkpoint_edit", "checkpoint_query", b"checkpoint_query", "commit", b"commit", "delta", b"delta", "embed", b"embed", "finish", b"finish", "gate", b"gate", "lease", b"lease", "model_query", b"model_query", "park", b"park", "ready", b"ready", "search", b"search", "step_closed", b"step_closed", "stopped", b"stopped"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint_edit", b"checkpoint_edit", "checkpoint_query", b"checkpoint_query", "commit", b"commit", "delta", b"delta", "embed", b"embed", "finish", b"finish", "gate", b"gate", "id", b"id", "lease", b"lease", "model_query", b"model_query", "park", b"park", "ready", b"ready", "search", b"search", "step_closed", b"step_closed", "stopped", b"stopped"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["gate", "step_closed", "park", "finish", "checkpoint_query", "search", "embed", "model_query", "stopped", "delta", "ready", "checkpoint_edit"]  # noqa: Y015
+>>>>>>> checkpointer
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -1188,12 +1207,19 @@ class CheckpointPut(_message.Message):
     METADATA_FIELD_NUMBER: _builtins.int
     CHANNELS_FIELD_NUMBER: _builtins.int
     CHANNEL_VERSIONS_FIELD_NUMBER: _builtins.int
+    THREAD_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The checkpoint namespace; empty for the root graph."""
     checkpoint_id: _builtins.str
     """The checkpoint's id."""
     parent_id: _builtins.str
     """Its parent's id."""
+    thread: _builtins.str
+    """The thread, as the graph calls it, where it is one that the graph keeps beside the run's own; else empty."""
+    run_id: _builtins.str
+    """The run that the metadata names."""
     @_builtins.property
     def checkpoint(self) -> Global___Blob:
         """The checkpoint without its channel values."""
@@ -1210,6 +1236,10 @@ class CheckpointPut(_message.Message):
     def channel_versions(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """The version of every channel that has a value, as text: what a later read puts together again."""
 
+    @_builtins.property
+    def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Chunk]:
+        """Chunks that the channels refer to, in so far as the thread's last checkpoint in this namespace did not refer to them."""
+
     def __init__(
         self,
         *,
@@ -1220,14 +1250,51 @@ class CheckpointPut(_message.Message):
         metadata: Global___Blob | None = ...,
         channels: _abc.Iterable[Global___ChannelBlob] | None = ...,
         channel_versions: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        thread: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        chunks: _abc.Iterable[Global___Chunk] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "metadata", b"metadata"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_versions", b"channel_versions", "channels", b"channels", "checkpoint", b"checkpoint", "checkpoint_id", b"checkpoint_id", "metadata", b"metadata", "namespace", b"namespace", "parent_id", b"parent_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_versions", b"channel_versions", "channels", b"channels", "checkpoint", b"checkpoint", "checkpoint_id", b"checkpoint_id", "chunks", b"chunks", "metadata", b"metadata", "namespace", b"namespace", "parent_id", b"parent_id", "run_id", b"run_id", "thread", b"thread"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckpointPut: _TypeAlias = CheckpointPut  # noqa: Y015
+
+@_typing.final
+class Chunk(_message.Message):
+    """Chunk is a part of a long list. Its content never changes: it is stored once for each thread, under its digest."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DIGEST_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    digest: _builtins.bytes
+    """SHA-256 of what it holds, uncompressed."""
+    @_builtins.property
+    def value(self) -> Global___Blob:
+        """Some elements of the list; empty where it has parts."""
+
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Digests of the chunks that it consists of, in order."""
+
+    def __init__(
+        self,
+        *,
+        digest: _builtins.bytes = ...,
+        value: Global___Blob | None = ...,
+        parts: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "parts", b"parts", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Chunk: _TypeAlias = Chunk  # noqa: Y015
 
 @_typing.final
 class ChannelBlob(_message.Message):
@@ -1238,13 +1305,18 @@ class ChannelBlob(_message.Message):
     CHANNEL_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     VALUE_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
     channel: _builtins.str
     """The channel."""
     version: _builtins.str
     """The version."""
     @_builtins.property
     def value(self) -> Global___Blob:
-        """The value."""
+        """The value; of a long list what follows the last chunk."""
+
+    @_builtins.property
+    def chunks(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """Of a long list: digests of its chunks, in order."""
 
     def __init__(
         self,
@@ -1252,10 +1324,11 @@ class ChannelBlob(_message.Message):
         channel: _builtins.str = ...,
         version: _builtins.str = ...,
         value: Global___Blob | None = ...,
+        chunks: _abc.Iterable[_builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["value", b"value"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "value", b"value", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel", b"channel", "chunks", b"chunks", "value", b"value", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1272,6 +1345,7 @@ class CheckpointWrites(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     TASK_PATH_FIELD_NUMBER: _builtins.int
     WRITES_FIELD_NUMBER: _builtins.int
+    THREAD_FIELD_NUMBER: _builtins.int
     namespace: _builtins.str
     """The checkpoint namespace."""
     checkpoint_id: _builtins.str
@@ -1280,6 +1354,8 @@ class CheckpointWrites(_message.Message):
     """The task."""
     task_path: _builtins.str
     """The task's path."""
+    thread: _builtins.str
+    """The thread, as with CheckpointPut."""
     @_builtins.property
     def writes(self) -> _containers.RepeatedCompositeFieldContainer[Global___ChannelWrite]:
         """The writes."""
@@ -1292,10 +1368,11 @@ class CheckpointWrites(_message.Message):
         task_id: _builtins.str = ...,
         task_path: _builtins.str = ...,
         writes: _abc.Iterable[Global___ChannelWrite] | None = ...,
+        thread: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_id", b"checkpoint_id", "namespace", b"namespace", "task_id", b"task_id", "task_path", b"task_path", "writes", b"writes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_id", b"checkpoint_id", "namespace", b"namespace", "task_id", b"task_id", "task_path", b"task_path", "thread", b"thread", "writes", b"writes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1778,13 +1855,13 @@ class CheckpointQuery(_message.Message):
     checkpoint_id: _builtins.str
     """One checkpoint; the latest where empty."""
     list: _builtins.bool
-    """List all before this one, newest first, instead of reading one."""
+    """List all, newest first, instead of reading one."""
     before: _builtins.str
     """With list: only those before this checkpoint."""
     limit: _builtins.int
     """With list: at most this many."""
     thread: _builtins.str
-    """The thread; the run's own where empty."""
+    """The thread, as with CheckpointPut."""
     def __init__(
         self,
         *,
@@ -1804,24 +1881,148 @@ class CheckpointQuery(_message.Message):
 Global___CheckpointQuery: _TypeAlias = CheckpointQuery  # noqa: Y015
 
 @_typing.final
+class CheckpointEdit(_message.Message):
+    """CheckpointEdit changes the state of threads that a graph keeps beside the run's own. The run's own thread is only read: its state is
+    the run's record. The same edit again changes nothing more.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DELETE_THREAD_FIELD_NUMBER: _builtins.int
+    DELETE_RUNS_FIELD_NUMBER: _builtins.int
+    COPY_FIELD_NUMBER: _builtins.int
+    KEEP_LATEST_FIELD_NUMBER: _builtins.int
+    delete_thread: _builtins.str
+    """Forget this thread."""
+    @_builtins.property
+    def delete_runs(self) -> Global___RunIds:
+        """Forget the checkpoints of these runs in all such threads."""
+
+    @_builtins.property
+    def copy(self) -> Global___CopyThread:
+        """Copy a thread."""
+
+    @_builtins.property
+    def keep_latest(self) -> Global___ThreadIds:
+        """Keep only the latest checkpoint of each namespace of these threads."""
+
+    def __init__(
+        self,
+        *,
+        delete_thread: _builtins.str = ...,
+        delete_runs: Global___RunIds | None = ...,
+        copy: Global___CopyThread | None = ...,
+        keep_latest: Global___ThreadIds | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["copy", b"copy", "delete_runs", b"delete_runs", "delete_thread", b"delete_thread", "edit", b"edit", "keep_latest", b"keep_latest"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy", b"copy", "delete_runs", b"delete_runs", "delete_thread", b"delete_thread", "edit", b"edit", "keep_latest", b"keep_latest"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_edit: _TypeAlias = _typing.Literal["delete_thread", "delete_runs", "copy", "keep_latest"]  # noqa: Y015
+    _WhichOneofArgType_edit: _TypeAlias = _typing.Literal["edit", b"edit"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_edit) -> _WhichOneofReturnType_edit | None: ...
+
+Global___CheckpointEdit: _TypeAlias = CheckpointEdit  # noqa: Y015
+
+@_typing.final
+class RunIds(_message.Message):
+    """RunIds are runs as the metadata of checkpoints names them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their ids."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunIds: _TypeAlias = RunIds  # noqa: Y015
+
+@_typing.final
+class ThreadIds(_message.Message):
+    """ThreadIds are threads as the graph calls them."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    IDS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their ids."""
+
+    def __init__(
+        self,
+        *,
+        ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["ids", b"ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ThreadIds: _TypeAlias = ThreadIds  # noqa: Y015
+
+@_typing.final
+class CopyThread(_message.Message):
+    """CopyThread copies all checkpoints of a thread, with their writes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    TARGET_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """From this one; the run's own where empty."""
+    target: _builtins.str
+    """To this one."""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        target: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["source", b"source", "target", b"target"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CopyThread: _TypeAlias = CopyThread  # noqa: Y015
+
+@_typing.final
 class CheckpointReply(_message.Message):
     """CheckpointReply returns a thread's state."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    CHUNKS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def checkpoints(self) -> _containers.RepeatedCompositeFieldContainer[Global___StoredCheckpoint]:
         """The checkpoints, newest first."""
+
+    @_builtins.property
+    def chunks(self) -> _containers.RepeatedCompositeFieldContainer[Global___Chunk]:
+        """All chunks that they refer to."""
 
     def __init__(
         self,
         *,
         checkpoints: _abc.Iterable[Global___StoredCheckpoint] | None = ...,
+        chunks: _abc.Iterable[Global___Chunk] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoints", b"checkpoints", "chunks", b"chunks"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

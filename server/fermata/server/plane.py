@@ -23,9 +23,11 @@ from fermata.server.store import schema
 from fermata.server.store.database import Database, Transaction
 from fermata.server.store.migrate import migrate
 from fermata.server.store.publication import Publication
+from fermata.server.threads.retention import Retention
 from fermata.v1 import run_pb2
 
 DEFAULT_LIMITS = Limits()
+DEFAULT_RETENTION = Retention()
 
 CLAIM_AGAIN_SECONDS = 1.0
 """How long to wait after the store has failed to hand out work."""
@@ -45,8 +47,11 @@ class ControlPlane:
     database: Database
     hub: Hub
 
-    def __init__(self, clock: Clock, limits: Limits = DEFAULT_LIMITS) -> None:
+    def __init__(
+        self, clock: Clock, limits: Limits = DEFAULT_LIMITS, retention: Retention = DEFAULT_RETENTION
+    ) -> None:
         self.clock = clock
+        self.retention = retention
         self.revisions = Revisions()
         self.policies = PolicyBook()
         self.workers = Workers()
@@ -62,26 +67,34 @@ class ControlPlane:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @classmethod
-    async def open(cls, data: Path, limits: Limits = DEFAULT_LIMITS) -> ControlPlane:
+    async def open(
+        cls, data: Path, limits: Limits = DEFAULT_LIMITS, retention: Retention = DEFAULT_RETENTION
+    ) -> ControlPlane:
         """Open the store in ``data``, bringing it up to date first.
 
         :param limits: of what runs and of what waits.
+        :param retention: how much of the threads' history is kept.
         :raises DomainError: DATA_NOT_WRITABLE, DATA_TOO_NEW.
         """
         path = data / "fermata.db"
         await asyncio.to_thread(migrate, path)
-        return await cls.over(path, SystemClock(), Database, limits)
+        return await cls.over(path, SystemClock(), Database, limits, retention)
 
     @classmethod
     async def over(
-        cls, path: Path, clock: Clock, database: OpenDatabase, limits: Limits = DEFAULT_LIMITS
+        cls,
+        path: Path,
+        clock: Clock,
+        database: OpenDatabase,
+        limits: Limits = DEFAULT_LIMITS,
+        retention: Retention = DEFAULT_RETENTION,
     ) -> ControlPlane:
         """Open over the store in the file ``path``, which is up to date.
 
         :param database: makes what keeps it.
         :raises DomainError: STORE_UNAVAILABLE.
         """
-        plane = cls(clock, limits)
+        plane = cls(clock, limits, retention)
         plane.database = database(path, clock, plane._published)
         plane.hub = Hub(await plane.read(_last_event))
         return plane

@@ -9,7 +9,7 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from fermata.server.dispatch.sweeper import sweep_approvals, sweep_deadlines, sweep_workers
+from fermata.server.dispatch.sweeper import sweep_approvals, sweep_checkpoints, sweep_deadlines, sweep_workers
 from fermata.server.errors import DomainError, ErrorKind
 from fermata.server.knowledge.chroma import ChromaStore
 from fermata.server.plane import ControlPlane
@@ -95,7 +95,7 @@ class Server:
         :raises DomainError: DATA_NOT_WRITABLE, DATA_TOO_NEW, DATA_DAMAGED, PORT_IN_USE.
         """
         settings.data.mkdir(parents=True, exist_ok=True, mode=0o700)
-        plane = await ControlPlane.open(settings.data, settings.limits)
+        plane = await ControlPlane.open(settings.data, settings.limits, settings.retention)
         try:
             callers = Callers()
             await _ensure_local_principals(plane, settings)
@@ -129,6 +129,7 @@ def start_sweeps(plane: ControlPlane) -> None:
     plane.spawn(sweep_approvals(plane), "sweep approvals")
     plane.spawn(sweep_deadlines(plane), "sweep deadlines")
     plane.spawn(sweep_requests(plane), "sweep requests")
+    plane.spawn(sweep_checkpoints(plane), "sweep checkpoints")
 
 
 def add_services(server: grpc.aio.Server, plane: ControlPlane, callers: Callers, chroma: ChromaStore) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from fermata.server.errors import DomainError, ErrorKind
 from fermata.server.lifecycle.schedule import Limits
+from fermata.server.threads.retention import Retention
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -27,6 +28,7 @@ class ServerSettings:
     tls_client_ca: Path | None
     ready_fd: int | None
     limits: Limits = field(default_factory=Limits)
+    retention: Retention = field(default_factory=Retention)
 
     def __post_init__(self) -> None:
         """:raises DomainError: INSECURE_LISTEN, TLS_INCOMPLETE."""
@@ -65,9 +67,11 @@ def parse_arguments(arguments: list[str] | None = None) -> ServerSettings:
         parser.add_argument(
             f"--max-{limit.name.replace('_', '-')}", type=int, dest=limit.name, default=limit.default
         )
+    parser.add_argument("--keep-checkpoints", type=int, default=Retention().checkpoints)
     given = vars(parser.parse_args(arguments))
     limits = Limits(**{limit.name: given.pop(limit.name) for limit in fields(Limits)})
-    return ServerSettings(**given, limits=limits)
+    retention = Retention(given.pop("keep_checkpoints"))
+    return ServerSettings(**given, limits=limits, retention=retention)
 
 
 def write_private(path: Path, text: str) -> None:

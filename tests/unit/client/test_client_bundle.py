@@ -13,7 +13,7 @@ import pytest
 from fermata.client import LocalError, bundle
 from fermata.client.pack import MAX_PACK_BYTES, digest_of, pack_folder
 from fermata.client.secrecy import looks_secret
-from fermata.v1 import run_pb2
+from fermata.v1 import agent_pb2, run_pb2
 
 FULL = """\
 name: plant-operator
@@ -68,6 +68,14 @@ def test_a_full_file_becomes_a_spec_and_a_pack(folder: Path) -> None:
     assert dict(spec.environment) == {"PLANT_URL": "opc.tcp://plant:4840", "RETRIES": "3", "DEBUG": "true"}
     assert spec.secrets["OPENAI_API_KEY"] == "env:OPENAI_API_KEY"
     assert spec.pack_digest == digest_of(found.pack)
+
+
+def test_durability_is_sync_unless_the_file_says_otherwise(folder: Path) -> None:
+    assert bundle.read(folder, {"PLANT_HOST": "plant"})[0].spec.durability == agent_pb2.DURABILITY_UNSPECIFIED
+    text = "name: op\ngraph: a.b:c\ndurability: "
+    (folder / "agent.yaml").write_text(text + "exit\n")
+    assert bundle.read(folder / "agent.yaml")[0].spec.durability == agent_pb2.DURABILITY_EXIT
+    assert "Write sync" in malformed(folder, text + "never\n").message
 
 
 def test_a_graph_of_an_installed_package_needs_no_pack(folder: Path) -> None:

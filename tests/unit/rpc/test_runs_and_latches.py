@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from fermata.server.lifecycle import leases
-from fermata.v1 import approval_pb2, latch_pb2, model_pb2, policy_pb2, run_pb2, thread_pb2, worker_pb2
+from fermata.v1 import (
+    agent_pb2,
+    approval_pb2,
+    latch_pb2,
+    model_pb2,
+    policy_pb2,
+    run_pb2,
+    thread_pb2,
+    worker_pb2,
+)
 
 PARENT = "tenants/default"
 PROCEED = worker_pb2.GATE_VERDICT_PROCEED
@@ -525,3 +534,19 @@ async def test_a_host_whose_lease_was_lost_is_told_to_be_dead_and_its_effect_may
     assert shown.question.struct_value["host_confirmed_dead"]
     now = await admin.call("RunService.GetRun", run_pb2.GetRunRequest(name=run.name))
     assert (now.worker, now.epoch) == ("w1", 2), "the lease of now is not touched"
+
+
+@pytest.mark.parametrize("validate_only", [True, False])
+async def test_an_agent_that_writes_its_state_late_and_does_more_than_read_is_refused(
+    admin: Any, worker: Any, validate_only: bool
+) -> None:
+    spec = agent_pb2.AgentSpec(graph="graphs:operator", durability=agent_pb2.DURABILITY_ASYNC)
+    request = agent_pb2.ApplyAgentRequest(
+        name=f"{PARENT}/agents/late", spec=spec, validate_only=validate_only
+    )
+    refused = await admin.refusal("AgentService.ApplyAgent", request)
+    assert (refused.reason, refused.metadata["tools"]) == ("DURABILITY_NOT_ALLOWED", "turn")
+    spec.tool_declarations["turn"].effect = run_pb2.EFFECT_CLASS_READ
+    request.spec.CopyFrom(spec)
+    applied = await admin.call("AgentService.ApplyAgent", request)
+    assert applied.revision.spec.durability == agent_pb2.DURABILITY_ASYNC

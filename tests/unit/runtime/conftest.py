@@ -44,8 +44,9 @@ class Ledger:
         self.steps: dict[str, V.StepClosed | None] = {}
         self.threads: dict[str, str] = {}
         self.checkpoints: dict[tuple[str, str], dict[str, V.CheckpointPut]] = {}
-        self.values: dict[tuple[str, str, str, str], V.Blob] = {}
+        self.values: dict[tuple[str, str, str, str], V.ChannelBlob] = {}
         self.writes: dict[tuple[str, str, str], dict[str, V.CheckpointWrites]] = {}
+        self.chunks: dict[tuple[str, bytes], V.Chunk] = {}
         self.models: dict[str, V.ModelRecord] = {}
         self.order: list[str] = []
         self.refuse_commits: run_pb2.RunError | None = None
@@ -60,11 +61,13 @@ class Ledger:
     def commit(self, thread: str, commit: V.Commit) -> None:
         for put in commit.checkpoints:
             self.order.append(f"checkpoint {put.namespace}")
-            self.checkpoints.setdefault((thread, put.namespace), {})[put.checkpoint_id] = put
+            place = f"{thread}/{put.thread}"
+            self.checkpoints.setdefault((place, put.namespace), {})[put.checkpoint_id] = put
             for blob in put.channels:
-                self.values[(thread, put.namespace, blob.channel, blob.version)] = blob.value
+                self.values[(place, put.namespace, blob.channel, blob.version)] = blob
+            self.chunks.update({(place, chunk.digest): chunk for chunk in put.chunks})
         for task in commit.writes:
-            rows = self.writes.setdefault((thread, task.namespace, task.checkpoint_id), {})
+            rows = self.writes.setdefault((f"{thread}/{task.thread}", task.namespace, task.checkpoint_id), {})
             rows.setdefault(
                 task.task_id, V.CheckpointWrites(task_id=task.task_id, task_path=task.task_path)
             ).writes.extend(task.writes)
@@ -75,6 +78,7 @@ class Ledger:
             self.models[record.key] = record
 
     def read(self, thread: str, query: V.CheckpointQuery) -> V.CheckpointReply:
+        thread = f"{thread}/{query.thread}"
         rows = self.checkpoints.get((thread, query.namespace), {})
         wanted = [query.checkpoint_id] if query.checkpoint_id else sorted(rows, reverse=True)
         if not query.list:
@@ -87,9 +91,12 @@ class Ledger:
             del stored.put.channels[:]
             for channel, version in rows[key].channel_versions.items():
                 if (value := self.values.get((thread, query.namespace, channel, version))) is not None:
-                    stored.put.channels.add(channel=channel, version=version, value=value)
+                    stored.put.channels.append(value)
             stored.writes.extend(self.writes.get((thread, query.namespace, key), {}).values())
             reply.checkpoints.append(stored)
+            if query.list and len(reply.checkpoints) == query.limit:
+                break
+        reply.chunks.extend(chunk for (place, _), chunk in self.chunks.items() if place == thread)
         return reply
 
     def gate(self, gate: V.Gate) -> V.GateAnswer:

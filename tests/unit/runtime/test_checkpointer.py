@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Annotated, Any
 
 import pytest
 from langchain_core.messages import AIMessage, HumanMessage
-from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.types import Command, interrupt
 from typing_extensions import TypedDict
@@ -68,16 +68,6 @@ def graph(checkpointer: ChannelCheckpointSaver) -> Any:
 
 
 CONFIG: Any = {"configurable": {"thread_id": THREAD}}
-
-
-@pytest.mark.filterwarnings("ignore")
-async def test_it_conforms_to_langgraphs_checkpointers(ledger: Any) -> None:
-    @checkpointer_test("fermata")
-    async def make() -> Any:
-        yield saver(ledger)[0]
-
-    report = await validate(make, capabilities={"put", "put_writes", "get_tuple", "list"})
-    assert all(result.passed for result in report.results.values() if result.detected), report.to_dict()
 
 
 async def test_another_host_reads_what_the_first_one_committed(ledger: Any) -> None:
@@ -157,10 +147,19 @@ def test_a_value_that_cant_be_stored_names_its_channel_and_fails_the_run(ledger:
     assert run.failure is refused.value
 
 
-def test_a_run_cant_delete_its_thread(ledger: Any) -> None:
-    writer, _ = saver(ledger)
-    with pytest.raises(UnsupportedError, match="over the API"):
-        writer.delete_thread(THREAD)
+def test_a_run_cant_change_what_is_stored_of_its_own_thread(ledger: Any) -> None:
+    writer, run = saver(ledger)
+    attempts: tuple[Callable[[], None], ...] = (
+        lambda: writer.delete_thread(THREAD),
+        lambda: writer.prune([THREAD]),
+        lambda: writer.prune([THREAD], strategy="delete"),
+        lambda: writer.copy_thread("other", THREAD),
+        lambda: writer.delete_thread(""),
+    )
+    for attempt in attempts:
+        with pytest.raises(UnsupportedError):
+            attempt()
+    assert run.wire.kinds == []  # type: ignore[attr-defined]
 
 
 async def test_namespaces_of_new_tasks_of_a_fresh_run_are_not_asked_for(ledger: Any) -> None:

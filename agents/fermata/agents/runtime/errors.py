@@ -60,6 +60,22 @@ class StateNotSerializableError(HostError):
         self.channel = channel
 
 
+class StateTooLargeError(HostError):
+    """A checkpoint with its pending writes is more than can be read at once."""
+
+    reason = "STATE_TOO_LARGE"
+
+    def __init__(self, channel: str, channel_bytes: int, size_bytes: int, limit_bytes: int) -> None:
+        super().__init__(
+            f"The state has {size_bytes} bytes, and {limit_bytes} are the most; {channel_bytes} of them are in the channel "
+            f"{channel!r}. Keep large values outside of the state, and a reference to them in it."
+        )
+        self.channel = channel
+        self.channel_bytes = channel_bytes
+        self.size_bytes = size_bytes
+        self.limit_bytes = limit_bytes
+
+
 class OutputNotSerializableError(HostError):
     """The graph's output holds something that JSON can't."""
 

@@ -22,7 +22,7 @@ from langgraph.checkpoint.serde.types import INTERRUPT
 from langgraph.errors import GraphRecursionError
 from langgraph.pregel import Pregel
 from langgraph.pregel._loop import PregelLoop
-from langgraph.types import Command, Interrupt
+from langgraph.types import Command, Durability, Interrupt
 
 from fermata.agents.runtime.breakpoint import HoldPoint
 from fermata.agents.runtime.canonical import NotJsonError, jsonable
@@ -44,7 +44,7 @@ from fermata.agents.runtime.questions import (
 )
 from fermata.agents.runtime.run import FLUSH_SECONDS, ActiveRun, answer_of
 from fermata.agents.runtime.tracebacks import traceback_of
-from fermata.v1 import run_pb2, worker_pb2
+from fermata.v1 import agent_pb2, run_pb2, worker_pb2
 
 _logger = logging.getLogger(__name__)
 
@@ -57,6 +57,14 @@ the process."""
 
 DEFAULT_SUPER_STEPS = 100
 """LangGraph's recursion limit where the revision sets none."""
+
+
+_DURABILITY: dict[int, Durability] = {
+    agent_pb2.DURABILITY_UNSPECIFIED: "sync",
+    agent_pb2.DURABILITY_SYNC: "sync",
+    agent_pb2.DURABILITY_ASYNC: "async",
+    agent_pb2.DURABILITY_EXIT: "exit",
+}
 
 
 @dataclass
@@ -177,7 +185,7 @@ class Execution:
                     going_on,
                     self._config(),
                     stream_mode=["updates", "values", "custom"],
-                    durability="sync",
+                    durability=_DURABILITY[self._run.spec.durability],
                     interrupt_before=hold,
                 ):
                     self._look_at(seen, mode, chunk)

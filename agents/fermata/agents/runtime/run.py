@@ -26,6 +26,10 @@ FLUSH_SECONDS = 0.05
 """How long what a graph has done may wait for a message that takes it along."""
 
 
+MAX_COMMIT_BYTES = 34 * 1024 * 1024
+"""What one message takes along at the most: a frame may hold it beside whatever else the message says."""
+
+
 class ActiveRun:
     """The state that the gate, the checkpointer and the execution of one run share.
 
@@ -74,6 +78,7 @@ class ActiveRun:
         """Steps whose permit was given back."""
         self._lock = threading.Lock()
         self._commit = worker_pb2.Commit()
+        self._commit_bytes = 0
         self._entered = False
         self._ordinals: dict[tuple[str, ...], int] = {}
 
@@ -128,10 +133,16 @@ class ActiveRun:
             self._ordinals[key] = count + 1
         return count
 
-    def buffer(self, add: Callable[[worker_pb2.Commit], None]) -> None:
-        """Add to what the next message commits."""
+    def buffer(self, add: Callable[[worker_pb2.Commit], None], size_bytes: int = 0) -> None:
+        """Add to what the next message commits.
+
+        :param size_bytes: of what is added, where that may be much: if one message can't hold all, what waits leaves now.
+        """
         with self._lock:
+            if self._commit_bytes and self._commit_bytes + size_bytes > MAX_COMMIT_BYTES and not self.silent:
+                self._send_ahead(self._take_commit())
             add(self._commit)
+            self._commit_bytes += size_bytes
         self.on_buffered()
 
     def event(self, kind: run_pb2.EventType.ValueType, data: dict[str, Any]) -> None:
@@ -154,16 +165,23 @@ class ActiveRun:
                 return refused
             message = worker_pb2.HostMessage(lease=self.lease, **body)  # type: ignore[arg-type]
             if not self.silent:
-                commit, self._commit = self._commit, worker_pb2.Commit()
+                commit = self._take_commit()
                 if commit.ByteSize():
                     if body.keys() & _READS:
-                        ahead = worker_pb2.HostMessage(lease=self.lease, commit=commit)
-                        self.wire.request(ahead).add_done_callback(self._look_at)
+                        self._send_ahead(commit)
                     else:
                         message.commit.CopyFrom(commit)
             answer = self.wire.request(message)
         answer.add_done_callback(self._look_at)
         return answer
+
+    def _take_commit(self) -> worker_pb2.Commit:
+        commit, self._commit, self._commit_bytes = self._commit, worker_pb2.Commit(), 0
+        return commit
+
+    def _send_ahead(self, commit: worker_pb2.Commit) -> None:
+        ahead = worker_pb2.HostMessage(lease=self.lease, commit=commit)
+        self.wire.request(ahead).add_done_callback(self._look_at)
 
     def ask(self, **body: Message) -> Future[worker_pb2.HostReply]:
         """Ask something that is no part of the run's history; a refusal is the asker's to handle and does not stop the

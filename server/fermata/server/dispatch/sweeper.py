@@ -1,4 +1,5 @@
-"""What time brings: leases of silent workers end, approvals that nobody answers, and runs whose deadline has passed.
+"""What time brings: leases of silent workers end, approvals that nobody answers, and runs whose deadline has passed; of the threads'
+history what is old goes.
 
 Safety never depends on this: epochs and digests do that. Time only decides when we stop waiting.
 """
@@ -21,13 +22,17 @@ from fermata.server.plane import ControlPlane
 from fermata.server.runs.record import open_run
 from fermata.server.runs.transitions import HALTING
 from fermata.server.store import schema
-from fermata.server.store.database import Transaction
+from fermata.server.store.database import MAX_BATCH_BYTES, Transaction
+from fermata.server.threads import retention
 from fermata.v1 import worker_pb2
 
 log = logging.getLogger(__name__)
 
 LONGEST_SLEEP_SECONDS = 60.0
 """How long nobody looks at what is due: the wall clock may be set in between."""
+
+PRUNE_SECONDS = 60.0
+"""How often threads are pruned to which something was added."""
 
 LEAST_SECONDS = 0.02
 """Between two looks."""
@@ -131,6 +136,37 @@ async def _sweep(
 async def sweep_deadlines(plane: ControlPlane) -> None:
     """End runs whose deadline has passed. Runs until cancelled; sleeps until the next one is due."""
     await _sweep(plane, plane.deadlines_changed, deadlines.next_due, deadlines.expire_due)
+
+
+async def sweep_checkpoints(plane: ControlPlane) -> None:
+    """Prune the threads to which something was added. Runs until cancelled; the first time it looks at all."""
+    done = 0
+    while True:
+        await asyncio.sleep(PRUNE_SECONDS)
+        try:
+            done = await prune_since(plane, done)
+        except DomainError as error:
+            log.warning("threads can't be pruned: %s", error)
+
+
+async def prune_since(plane: ControlPlane, after: int) -> int:
+    """Prune the threads of which a checkpoint was stored after this number; return the number of the last that there is.
+
+    :raises DomainError: STORE_UNAVAILABLE, STORE_OVERLOADED; what was not done is done at the next look.
+    """
+    while plane.retention.checkpoints:
+        threads, last = await plane.read(functools.partial(retention.threads_since, after=after))
+        if last == after:
+            break
+        for tenant, thread in sorted(threads):
+            prune = functools.partial(
+                retention.prune, tenant=tenant, thread=thread, retention=plane.retention
+            )
+            # Large, so that gates go before it and nothing shares its flush.
+            while await plane.write(prune, size_bytes=MAX_BATCH_BYTES) >= retention.REMOVED_AT_ONCE:
+                pass
+        after = last
+    return after
 
 
 async def _adopt(plane: ControlPlane) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import and_, bindparam, select, update
 
+from fermata.server.agents import durability
 from fermata.server.agents.revisions import Revision, Revisions
 from fermata.server.approvals import records as approvals
 from fermata.server.latches import records as latch_records
@@ -117,6 +118,7 @@ class GateKeeper:
         asked = Asked(run, revision, gate, effect, risk, earlier, _another(gate, effect, earlier, beside))
         answer = (
             _stopped_by_latch(transaction, asked)
+            or _written_too_late(asked)
             or _already_run(transaction, asked)
             or self._in_doubt(transaction, asked)
             or self._another_in_doubt(transaction, asked)
@@ -337,6 +339,14 @@ def _stopped_by_latch(transaction: Transaction, asked: Asked) -> worker_pb2.Gate
     return worker_pb2.GateAnswer(
         verdict=STOP, latch=name, message=f"A {kind} by {latch.created_by} covers this{because}."
     )
+
+
+def _written_too_late(asked: Asked) -> worker_pb2.GateAnswer | None:
+    """Refuse a call that does more than read, where the agent's state is not written before it."""
+    spec = asked.revision.spec
+    if durability.allows(spec, asked.effect):
+        return None
+    return _refuse(asked, "", durability.REASON, durability.why_not(spec, asked.gate.tool))
 
 
 def _already_run(transaction: Transaction, asked: Asked) -> worker_pb2.GateAnswer | None:

@@ -27,7 +27,7 @@ from fermata.server.policy.rules import ApprovalRequirement
 from fermata.server.runs.record import RunRecord, open_run
 from fermata.server.runs.transitions import AWAITING, HALTING, HELD, RUNNING, Move
 from fermata.server.store.database import Transaction
-from fermata.server.threads import checkpoints
+from fermata.server.threads import beside, checkpoints
 from fermata.v1 import run_pb2, worker_pb2
 
 _REPORTED_BY_HOSTS = (
@@ -73,6 +73,9 @@ def receive(
                     reply.ack.SetInParent()
             case "finish":
                 _finish(transaction, keeper, run, message.finish)
+                reply.ack.SetInParent()
+            case "checkpoint_edit":
+                beside.edit(transaction, run.tenant, run.thread, message.checkpoint_edit)
                 reply.ack.SetInParent()
             case "model_query":
                 reply.model.CopyFrom(models.recall(transaction, run, message.model_query))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import and_, select
 
-from fermata.server.agents import operations
+from fermata.server.agents import durability, operations
 from fermata.server.agents.revisions import revision_id
 from fermata.server.errors import invalid
 from fermata.server.names import Name, parse
@@ -36,6 +36,7 @@ class AgentService(Service, agent_pb2_grpc.AgentServiceServicer):
         # The workers fetch the pack by its digest, so it is kept before the graph is loaded; a pack without an agent does no harm.
         await self.plane.write(lambda tx: operations.keep_pack(tx, request.spec.pack_digest, request.pack))
         report = await self._load(request.spec)
+        durability.require_allowed(request.spec, report)
         if request.validate_only:
             return agent_pb2.Agent(
                 name=request.name,

@@ -325,6 +325,7 @@ checkpoints = Table(
     _text("metadata_type"),
     _blob("metadata"),
     _text("versions", "{}"),
+    _text("run_id"),
     UniqueConstraint("tenant", "thread", "namespace", "id"),
     sqlite_autoincrement=True,
 )
@@ -339,8 +340,22 @@ channel_blobs = Table(
     _text("version"),
     _text("type"),
     _blob("data"),
+    _blob("chunks"),
     PrimaryKeyConstraint("tenant", "thread", "namespace", "channel", "version"),
 )
+
+chunks = Table(
+    "chunks",
+    metadata,
+    _text("tenant"),
+    _text("thread"),
+    _blob("digest"),
+    _text("type"),
+    _blob("data"),
+    _blob("parts"),
+    PrimaryKeyConstraint("tenant", "thread", "digest"),
+)
+"""Parts of long lists, each once for a thread; ``parts`` and a channel's ``chunks`` are digests of 32 bytes, one after the other."""
 
 checkpoint_writes = Table(
     "checkpoint_writes",

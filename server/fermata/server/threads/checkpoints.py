@@ -1,7 +1,7 @@
 """Checkpoints: opaque bytes, each channel's value stored once for each version of it.
 
 The layout is that of LangGraph's own Postgres saver: a checkpoint refers to channel values by version, so that a super-step writes
-only what it changed.
+only what it changed. Of a long list it writes only the chunks that are new (``chunks.py``).
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from sqlalchemy.dialects.sqlite import insert
 from fermata.server.errors import DomainError, ErrorKind
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
+from fermata.server.threads import chunks
+from fermata.server.threads.beside import stored_as
 from fermata.v1 import worker_pb2
 
 MAX_READ_BYTES = 40 * 1024 * 1024
@@ -60,7 +62,7 @@ def apply(transaction: Transaction, tenant: str, thread: str, run: str, commit: 
     writes = [
         {
             "tenant": tenant,
-            "thread": thread,
+            "thread": stored_as(thread, task.thread),
             "namespace": task.namespace,
             "checkpoint": task.checkpoint_id,
             "task": task.task_id,
@@ -84,10 +86,12 @@ def _store_checkpoints(
     rows: list[dict[str, Any]] = []
     blobs: list[dict[str, Any]] = []
     for put in puts:
+        stored_thread = stored_as(thread, put.thread)
+        chunks.keep(transaction, tenant, stored_thread, put.chunks)
         rows.append(
             {
                 "tenant": tenant,
-                "thread": thread,
+                "thread": stored_thread,
                 "namespace": put.namespace,
                 "id": put.checkpoint_id,
                 "parent": put.parent_id,
@@ -96,17 +100,19 @@ def _store_checkpoints(
                 "metadata_type": put.metadata.type,
                 "metadata": put.metadata.data,
                 "versions": json.dumps(dict(put.channel_versions)),
+                "run_id": put.run_id,
             }
         )
         blobs.extend(
             {
                 "tenant": tenant,
-                "thread": thread,
+                "thread": stored_thread,
                 "namespace": put.namespace,
                 "channel": channel.channel,
                 "version": channel.version,
                 "type": channel.value.type,
                 "data": channel.value.data,
+                "chunks": chunks.join(channel.chunks),
             }
             for channel in put.channels
         )
@@ -125,7 +131,7 @@ def query(
     table = schema.checkpoints.c
     where = [
         table.tenant == tenant,
-        table.thread == thread,
+        table.thread == stored_as(thread, wanted.thread),
         table.namespace == wanted.namespace,
     ]
     if wanted.checkpoint_id:
@@ -138,9 +144,16 @@ def query(
         select(schema.checkpoints).where(and_(*where)).order_by(table.id.desc()).limit(limit)
     ).fetchall()
     reply, size = worker_pb2.CheckpointReply(), 0
+    sent: set[bytes] = set()
     for row in rows:
         stored = _stored(connection, row)
-        size += stored.ByteSize()
+        roots = (digest for channel in stored.put.channels for digest in channel.chunks)
+        # Those of one checkpoint are mostly those of the next: what an answer holds already is not looked up again.
+        parts = chunks.read(
+            connection, tenant, row.thread, (digest for digest in roots if digest not in sent)
+        )
+        parts = [chunk for chunk in parts if chunk.digest not in sent]
+        size += stored.ByteSize() + sum(chunk.ByteSize() for chunk in parts)
         if size > MAX_READ_BYTES:
             if not reply.checkpoints:
                 raise DomainError(
@@ -151,6 +164,8 @@ def query(
                 )
             break
         reply.checkpoints.append(stored)
+        reply.chunks.extend(parts)
+        sent.update(chunk.digest for chunk in parts)
     return reply
 
 
@@ -165,7 +180,7 @@ def _stored(connection: Any, row: Any) -> worker_pb2.StoredCheckpoint:
     if versions:
         blob = schema.channel_blobs.c
         found = connection.execute(
-            select(blob.channel, blob.version, blob.type, blob.data).where(
+            select(blob.channel, blob.version, blob.type, blob.data, blob.chunks).where(
                 and_(
                     blob.tenant == row.tenant,
                     blob.thread == row.thread,
@@ -174,8 +189,13 @@ def _stored(connection: Any, row: Any) -> worker_pb2.StoredCheckpoint:
                 )
             )
         )
-        for channel, version, kind, data in found:
-            put.channels.add(channel=channel, version=version, value=worker_pb2.Blob(type=kind, data=data))
+        for channel, version, kind, data, parts in found:
+            put.channels.add(
+                channel=channel,
+                version=version,
+                value=worker_pb2.Blob(type=kind, data=data),
+                chunks=chunks.split(parts),
+            )
     table = schema.checkpoint_writes.c
     tasks: dict[tuple[str, str], list[Any]] = defaultdict(list)
     for write in connection.execute(

@@ -58,6 +58,9 @@ class UpSettings(BaseModel):
     max_running_runs_per_tenant: int = Field(
         0, ge=0, description="runs of a tenant that are at work at once; 0 for no bound"
     )
+    keep_checkpoints: int = Field(
+        100, ge=0, description="checkpoints of a thread that are kept, in each namespace; 0 keeps all"
+    )
     drain_seconds: float = Field(
         10.0, ge=0, description="how long the server may take to end what it is doing"
     )

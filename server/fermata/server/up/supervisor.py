@@ -179,6 +179,7 @@ class Supervisor:
             *("--max-queued-runs", str(settings.max_queued_runs)),
             *("--max-queued-runs-per-tenant", str(settings.max_queued_runs_per_tenant)),
             *("--max-running-runs-per-tenant", str(settings.max_running_runs_per_tenant)),
+            *("--keep-checkpoints", str(settings.keep_checkpoints)),
         ]
         for flag, path in (
             ("--tls-cert", settings.tls_cert),
