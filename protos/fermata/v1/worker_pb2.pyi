@@ -305,6 +305,7 @@ class WorkerHello(_message.Message):
     CAPACITY_FIELD_NUMBER: _builtins.int
     LEASES_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """The worker's id; new for every process."""
     node: _builtins.str
@@ -315,6 +316,10 @@ class WorkerHello(_message.Message):
     """How many runs it takes at once."""
     version: _builtins.str
     """The package version."""
+    incarnation: _builtins.str
+    """The store's incarnation that it was last welcomed to; empty at first. With another one than the store's it is refused with
+    STORE_RESTORED: it ends all its hosts, drops its runs, and comes again with none.
+    """
     @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]:
         """Leases that it believes it holds."""
@@ -328,10 +333,11 @@ class WorkerHello(_message.Message):
         capacity: _builtins.int = ...,
         leases: _abc.Iterable[Global___Lease] | None = ...,
         version: _builtins.str = ...,
+        incarnation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "leases", b"leases", "node", b"node", "pid", b"pid", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "incarnation", b"incarnation", "leases", b"leases", "node", b"node", "pid", b"pid", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -396,10 +402,13 @@ class Welcome(_message.Message):
     HEARTBEAT_SECONDS_FIELD_NUMBER: _builtins.int
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
     LOST_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
     heartbeat_seconds: _builtins.float
     """How often to send a heartbeat."""
     lease_seconds: _builtins.float
     """How long a lease lasts without one."""
+    incarnation: _builtins.str
+    """The store's incarnation: another one after each restore from a backup."""
     @_builtins.property
     def lost(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]:
         """Leases that the worker no longer holds: drop these runs."""
@@ -410,10 +419,11 @@ class Welcome(_message.Message):
         heartbeat_seconds: _builtins.float = ...,
         lease_seconds: _builtins.float = ...,
         lost: _abc.Iterable[Global___Lease] | None = ...,
+        incarnation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_seconds", b"heartbeat_seconds", "lease_seconds", b"lease_seconds", "lost", b"lost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_seconds", b"heartbeat_seconds", "incarnation", b"incarnation", "lease_seconds", b"lease_seconds", "lost", b"lost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
