@@ -137,6 +137,7 @@ class Replies:
             hello=lambda: WorkerHello(worker="w1"),
             on_welcome=lambda _: None,
             on_message=self._take,
+            on_restored=self._restored,
         )
         for number in (1, 2):
             host = HostMessage(id=number)

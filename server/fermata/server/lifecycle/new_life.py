@@ -1,4 +1,4 @@
-"""The first start of a restored store: nothing of the earlier life holds a lease in this one, and people are asked what became of runs.
+"""The first start of a restored store: nothing of the earlier life holds a lease in this one, and people are asked about runs.
 
 One transaction, before the server listens: either all of it is done or none, and a server that ends in between does it at its next
 start. Epochs are raised beyond all that the earlier life can have given, so whatever comes from it is stale.
@@ -34,7 +34,9 @@ def settle(transaction: Transaction, revisions: Revisions) -> int:
     runs = schema.runs.c
     if life.workers_stopped:
         _bury_workers(transaction)
-    held = transaction.execute(select(runs.tenant, runs.id).where(runs.worker != "", runs.state != HALTING)).fetchall()
+    held = transaction.execute(
+        select(runs.tenant, runs.id).where(runs.worker != "", runs.state != HALTING)
+    ).fetchall()
     for row in held:
         lose_lease(transaction, row.tenant, row.id, REASON, dead=False)
     going_on = runs.state.not_in((*ENDED, HALTING))
@@ -58,7 +60,11 @@ def settle(transaction: Transaction, revisions: Revisions) -> int:
 def _bury_workers(transaction: Transaction) -> None:
     """What no process is at work on any more was killed; a halt that waited for it settles."""
     known = transaction.execute(select(schema.workers.c.id)).scalars().all()
-    holders = transaction.execute(select(schema.runs.c.worker).where(schema.runs.c.worker != "")).scalars().all()
-    openers = transaction.execute(select(schema.steps.c.worker).where(schema.steps.c.outcome == 0)).scalars().all()
+    holders = (
+        transaction.execute(select(schema.runs.c.worker).where(schema.runs.c.worker != "")).scalars().all()
+    )
+    openers = (
+        transaction.execute(select(schema.steps.c.worker).where(schema.steps.c.outcome == 0)).scalars().all()
+    )
     for worker in sorted({*known, *holders, *openers} - {""}):
         lose_worker(transaction, worker, REASON, dead=True)

@@ -1,10 +1,10 @@
 """What a run of a restored store waits for: a person's word on what it did after the backup.
 
-The ledger of a restored store ends with the backup. A run that had not ended then may have gone on: it may have started calls that are
-nowhere on record, an approval that was pending may have been given and used. If it simply went on, it would do all of that again. So it
-is *unsure*: nobody leases it until a person has decided a RECOVERY about the whole of it. *It happened*: what it was to do is done, and
-it ends with the answer that the person gives. *Do it again*: nothing of it happened after the backup, and it goes on from there.
-*Give up*: it ends. A run whose agent has nothing but tools that may be repeated goes on by itself.
+The ledger of a restored store ends with the backup. A run that had not ended then may have gone on: it may have started calls that
+are nowhere on record, an approval that was pending may have been given and used. If it simply went on, it would do all of that again.
+So it is *unsure*: nobody leases it until a person has decided a RECOVERY about the whole of it. *It happened*: what it was to do is
+done, and it ends with the answer that the person gives. *Do it again*: nothing of it happened after the backup, and it goes on from
+there. *Give up*: it ends. A run whose agent has nothing but tools that may be repeated goes on by itself.
 
 *Do it again* is offered only where nothing that the run set going in its earlier life can still be at work. The store can't know that:
 a lease may have moved, after the backup, to a worker that it has never heard of. So it is the word of whoever restores it.
@@ -42,11 +42,15 @@ SHOWN_ARGS = 200
 """Characters of a call's arguments that the question shows."""
 
 
-def unsafe_tools(transaction: Transaction, revisions: Revisions, tenant: str, agent: str, revision: str) -> set[str]:
+def unsafe_tools(
+    transaction: Transaction, revisions: Revisions, tenant: str, agent: str, revision: str
+) -> set[str]:
     """The tools of a revision that can't be repeated: of those that were found in its graph, or are declared, or have been called."""
     known = revisions.get(transaction, tenant, agent, revision)
     found = {tool.name: tool.effect for tool in known.report.tools}
-    found |= {name: found.get(name, run_pb2.EFFECT_CLASS_UNSPECIFIED) for name in known.spec.tool_declarations}
+    found |= {
+        name: found.get(name, run_pb2.EFFECT_CLASS_UNSPECIFIED) for name in known.spec.tool_declarations
+    }
     unsafe = {name for name, effect in found.items() if known.declared(name, effect, "")[0] not in REPEATABLE}
     runs, table = schema.runs.c, schema.steps.c
     called = transaction.execute(
@@ -105,7 +109,14 @@ def wait_for_person(transaction: Transaction, run: RunRecord) -> None:
 
 
 def decided(
-    transaction: Transaction, keeper: GateKeeper, run: RunRecord, row: Any, decision: int, *, by: str, value: str
+    transaction: Transaction,
+    keeper: GateKeeper,
+    run: RunRecord,
+    row: Any,
+    decision: int,
+    *,
+    by: str,
+    value: str,
 ) -> None:
     """Do what a person says about an unsure run: end it, or let it go on.
 

@@ -9,6 +9,8 @@ Refused: to find a restored store by what is in it, or by the clock. Whoever cop
 
 from __future__ import annotations
 
+import re
+import secrets
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +20,14 @@ from fermata.server.store import schema
 
 EPOCH_DIGITS = 10
 """Hex digits of an incarnation from which the epochs of a restored store begin: no lease of another life has the same."""
+
+
+_INCARNATION = re.compile("[0-9a-f]{16}")
+
+
+def new_incarnation() -> str:
+    """A name for a life that begins."""
+    return secrets.token_hex(8)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +75,11 @@ class Lives:
         :raises ValueError: it is no cursor.
         """
         number, dot, incarnation = cursor.partition(".")
-        if not number.isdecimal() or not number.isascii() or (dot and not incarnation):
+        if (
+            not number.isdecimal()
+            or not number.isascii()
+            or (dot and not _INCARNATION.fullmatch(incarnation))
+        ):
             raise ValueError(cursor)
         known = [life.incarnation for life in self._lives]
         if dot and incarnation not in known:

@@ -58,7 +58,7 @@ lives = Table(
     _flag("settled"),
     sqlite_autoincrement=True,
 )
-"""The store's lives: one from its making on, and one more from each restore on. What the one before did after its backup is unknown."""
+"""The store's lives: one from its making on, and one more from each restore on; see ``store/lives.py``."""
 
 principals = Table(
     "principals",
