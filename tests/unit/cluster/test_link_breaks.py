@@ -144,6 +144,9 @@ class Replies:
             host.lease.run, host.lease.epoch = RUN, 1
             self.link.send(WorkerMessage(host=host), key=(RUN, 1, number))
 
+    async def _restored(self) -> None:
+        raise AssertionError("nothing was restored")
+
     def _take(self, message: ServerMessage) -> None:
         reply = message.host_reply
         if self.link.answered((reply.lease.run, reply.lease.epoch, reply.id)):
