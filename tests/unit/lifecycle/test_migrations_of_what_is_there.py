@@ -108,6 +108,9 @@ def _value(table: str, name: str, kind: str, number: int) -> Any:
         return "r0"
     if name == "sequence":
         return number + 1
+    if table == "policies":
+        # One each.
+        return f"{name}{number}" if kind not in ("FLOAT", "REAL") else 0.0
     if (table, name) in OF_TABLE:
         return OF_TABLE[table, name]
     if table in BLOBS.get(name, ()) or (kind == "BLOB" and name not in KNOWN):
