@@ -1,5 +1,5 @@
-"""A disk that is full or can't be written, and a wall clock that is set by hours: clear errors, nothing half done, and no lease, effect
-or decision that would not be there otherwise."""
+"""A disk that is full or can't be written, and a wall clock that is set by hours: clear errors, nothing half done, and no lease,
+effect or decision that would not be there otherwise."""
 
 from __future__ import annotations
 
@@ -117,6 +117,8 @@ async def test_a_run_that_the_disk_does_not_take_is_refused_whole_and_its_worker
     fails, word = TROUBLES[trouble]
     line = Line(plane, "w1")
     await line.hear("welcome")
+    # Behind what its coming writes.
+    await plane.write(lambda tx: None)
     before = await counts(plane)
     big = '{"text": "' + "x" * 500_000 + '"}'
     with fails(plane):
