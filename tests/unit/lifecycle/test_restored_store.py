@@ -273,3 +273,13 @@ def test_cursors_of_what_the_restored_store_does_not_have_are_told_from_those_of
     for wrong in ("", "x", "1.5", "-1", "²", "1."):
         with pytest.raises(ValueError):
             known.position(wrong)
+
+
+def test_what_a_person_said_about_a_run_wakes_it_once(world: World) -> None:
+    run = in_every_state(world)["awaiting"]
+    restore(world, workers_stopped=True)
+    world.decide(question(world, run).id, "DO_AGAIN")
+    assert world.claim() == 1
+    world.host(run, worker="w2", park=worker_pb2.Park(asking_steps=["s1"]))
+    world.release(world.latch("HOLD", "run", run))
+    assert world.state(run) == "AWAITING"
