@@ -86,10 +86,16 @@ class ControlPlane:
         """
         plane = cls(clock, limits)
         plane.database = database(path, clock, plane._published)
-        plane.hub = Hub(0)
-        await plane.write(lambda tx: new_life.settle(tx, plane.revisions))
-        plane.hub = Hub(await plane.read(_last_event))
-        plane.lives = await plane.read(lives.load)
+        try:
+            plane.hub = Hub(await plane.read(_last_event))
+            plane.lives = await plane.read(lives.load)
+            # Only then: a store on a full disk can still be read.
+            if not plane.lives.present.settled:
+                await plane.write(lambda tx: new_life.settle(tx, plane.revisions))
+                plane.lives = await plane.read(lives.load)
+        except BaseException:
+            await plane.close()
+            raise
         return plane
 
     async def close(self) -> None:
