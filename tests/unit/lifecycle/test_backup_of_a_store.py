@@ -253,10 +253,8 @@ def test_the_commands_tell_what_they_did_and_what_is_not_included(
 def test_the_command_line_hands_over_to_the_server_s_program(data: Path, tmp_path: Path) -> None:
     fermata = [sys.executable, "-m", "fermata.bots.terminal.main"]
     environment = {**os.environ, "FERMATA_DATA": str(data)}
-    for words in (
-        ["backup", tmp_path / "copy.db"],
-        ["--data", tmp_path / "new", "restore", tmp_path / "copy.db"],
-    ):
+    copy, new = str(tmp_path / "copy.db"), str(tmp_path / "new")
+    for words in (["backup", copy], ["--data", new, "restore", copy]):
         done = subprocess.run([*fermata, *words], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
     assert (tmp_path / "new" / "fermata.db").exists()

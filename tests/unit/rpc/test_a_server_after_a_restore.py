@@ -162,18 +162,20 @@ async def test_what_was_approved_and_done_after_the_backup_is_not_done_again(
 
 
 async def test_a_worker_of_another_life_is_refused_by_name_and_one_that_is_new_is_not(place: Place) -> None:
+    assert place.server is not None
+    present = place.server.plane.lives.present.incarnation
     channel = Caller(place.channel, WORKER_TOKEN)
     for incarnation, welcome in (
         ("", True),
-        (place.server.plane.lives.present.incarnation, True),
+        (present, True),
         ("f" * 16, False),
-    ):  # type: ignore[union-attr]
+    ):
         call = channel.stub("WorkerService").Connect(metadata=channel.metadata)
         hello = worker_pb2.WorkerHello(worker="w9", incarnation=incarnation)
         await call.write(worker_pb2.ConnectRequest(messages=[worker_pb2.WorkerMessage(hello=hello)]))
         if welcome:
             first = await call.read()
-            assert first.messages[0].welcome.incarnation == place.server.plane.lives.present.incarnation  # type: ignore[union-attr]
+            assert first.messages[0].welcome.incarnation == present
         else:
             with pytest.raises(grpc.aio.AioRpcError) as refused:
                 await call.read()

@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from tests.unit.rpc.test_leases_over_time import TENANT, Line
 from fermata.server.agents import operations as agents
 from fermata.server.approvals import records as approvals
 from fermata.server.dispatch import sweeper
+from fermata.server.dispatch.channel import LEASE_SECONDS
 from fermata.server.errors import DomainError
 from fermata.server.lifecycle import deadlines, decisions
 from fermata.server.lifecycle.start import NewRun, create_run
@@ -202,7 +203,6 @@ async def _approval(plane: ControlPlane, approval: str) -> Any:
 
 # -- clocks
 
-Jump = Callable[[Clocks], None]
 JUMPS = [-5 * HOURS, 5 * HOURS]
 
 
@@ -232,7 +232,7 @@ async def test_a_silent_worker_loses_its_lease_after_its_term_wherever_the_wall_
     await line.hear("welcome")
     run = await create(plane)
     clocks.wall += seconds
-    clocks.since_boot += sweeper.LEASE_SECONDS + 1
+    clocks.since_boot += LEASE_SECONDS + 1
     await sweeper.look_at_workers(plane)
     other = Line(plane, "w2")
     assert (await other.hear("assign")).lease.epoch == 2
