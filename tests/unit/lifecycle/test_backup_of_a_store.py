@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import sqlite3
@@ -114,22 +115,53 @@ def test_a_backup_of_nothing_or_to_nowhere_says_so(data: Path, tmp_path: Path) -
     assert refusal(backup.back_up, data, tmp_path / "no" / "copy.db") == "BACKUP_FAILED"
 
 
-def test_a_backup_for_which_there_is_no_room_leaves_nothing_behind(data: Path, tmp_path: Path) -> None:
-    with closing(sqlite3.connect(data / "fermata.db")) as store, store:
-        store.execute("INSERT INTO packs (digest, data) VALUES ('x', zeroblob(4000000))")
-    # A limit for files of this size stands for a full disk; it must not be ours for the rest of the tests.
+def little_room(*words: Path | str) -> subprocess.CompletedProcess[str]:
+    """Run a command where no file can have more than a million bytes: that stands for a full disk."""
     program = (
-        "import resource, signal, sys; from pathlib import Path; from fermata.server.up import copies;"
+        "import resource, signal, sys; from fermata.server.up import copies;"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000000, 1000000));"
         "sys.exit(copies.main(sys.argv[1:]))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", program, "backup", "--data", data, tmp_path / "copy.db"],
-        capture_output=True,
-        text=True,
-    )
+    return subprocess.run([sys.executable, "-c", program, *map(str, words)], capture_output=True, text=True)
+
+
+def fill(data: Path) -> None:
+    with closing(sqlite3.connect(data / "fermata.db")) as store, store:
+        store.execute("INSERT INTO packs (digest, data) VALUES ('x', zeroblob(4000000))")
+
+
+def test_a_backup_for_which_there_is_no_room_leaves_nothing_behind(data: Path, tmp_path: Path) -> None:
+    fill(data)
+    done = little_room("backup", "--data", data, tmp_path / "copy.db")
     assert (done.returncode, "BACKUP_FAILED" in done.stderr) == (78, True), done.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["data"]
+
+
+def test_a_restore_for_which_there_is_no_room_leaves_the_store_as_it_was(data: Path, tmp_path: Path) -> None:
+    fill(data)
+    copy, other = tmp_path / "copy.db", tmp_path / "other"
+    backup.back_up(data, copy)
+    other.mkdir()
+    migrate(other / "fermata.db")
+    done = little_room("restore", "--data", other, "--force", copy)
+    assert (done.returncode, "RESTORE_FAILED" in done.stderr) == (78, True), done.stderr
+    assert sorted(path.name for path in other.iterdir()) == ["fermata.db", "lock"]
+    assert len(rows(other / "fermata.db", "SELECT 1 FROM lives")) == 1
+
+
+def test_a_backup_goes_to_a_file_system_without_links_too(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(self: Path, target: Path) -> None:
+        raise PermissionError(errno.EPERM, "no links here")
+
+    monkeypatch.setattr(Path, "hardlink_to", no_links)
+    target = tmp_path / "copy.db"
+    backup.back_up(data, target)
+    assert len(rows(target, "SELECT 1 FROM lives")) == 1
+    made = lambda _: target.with_name("other.db").write_text("mine")  # noqa: E731
+    assert refusal(backup.back_up, data, target.with_name("other.db"), made) == "BACKUP_EXISTS"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["copy.db", "data", "other.db"]
 
 
 def test_a_restored_store_has_what_the_backup_has_and_another_life(data: Path, tmp_path: Path) -> None:

@@ -13,12 +13,15 @@ its threads to it, and a copy can be made as well where no server runs. Refused:
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+
+from sqlalchemy.exc import DBAPIError
 
 from fermata.server.errors import DomainError, ErrorKind
 from fermata.server.store.lives import new_incarnation
@@ -31,6 +34,9 @@ PAGES_AT_ONCE = 2_000
 """Pages of the source that are copied between two words about progress."""
 
 BUSY_SECONDS = 5.0
+
+_WITHOUT_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
+"""What file systems without hard links say, such as those of memory sticks."""
 
 Progress = Callable[[float], None]
 """Told how much is done, from 0 to 1."""
@@ -60,8 +66,7 @@ def back_up(data: Path, target: Path, progress: Progress = lambda done: None) ->
                     )
             check(part)
             _flush(part)
-            # Unlike a rename, a link does not take the place of a file that somebody else has made meanwhile.
-            target.hardlink_to(part)
+            _name(part, target)
     except FileExistsError:
         raise _exists(target) from None
     except (OSError, sqlite3.Error) as error:
@@ -116,7 +121,7 @@ def restore(
         if isinstance(error, sqlite3.OperationalError):
             raise _failed(data, error) from error
         raise _damaged(backup, str(error)) from error
-    except OSError as error:
+    except (OSError, DBAPIError) as error:
         raise _failed(data, error) from error
     _flush(data)
     return aside
@@ -174,6 +179,20 @@ def _copy(source: Path, target: Path, progress: Progress) -> None:
         )
         # A backup is one file.
         writing.execute("PRAGMA journal_mode = DELETE").fetchone()
+
+
+def _name(part: Path, target: Path) -> None:
+    """Give a file a name that nothing has. Unlike a rename, a link does not take the place of what somebody has made meanwhile.
+
+    :raises FileExistsError: something has it.
+    """
+    try:
+        target.hardlink_to(part)
+    except OSError as error:
+        if error.errno not in _WITHOUT_LINKS:
+            raise
+        os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+        part.replace(target)
 
 
 def _begin_life(path: Path, *, workers_stopped: bool) -> None:
