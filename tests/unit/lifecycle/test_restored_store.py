@@ -176,6 +176,20 @@ def test_a_run_can_be_given_up(world: World, name: str) -> None:
     assert world.state(run) == "CANCELLED"
 
 
+def test_a_second_restore_asks_anew_and_what_the_first_one_asked_counts_no_more(world: World) -> None:
+    run = in_every_state(world)["running"]
+    restore(world, workers_stopped=True)
+    first = question(world, run)
+    third = {"incarnation": "00000f0000000003", "workers_stopped": False, "settled": False}
+    world.tx(lambda tx: tx.execute(insert(schema.lives), third))
+    assert settle(world) == 5
+    second = question(world, run)
+    assert allowed(second) == ["IT_HAPPENED", "GIVE_UP"]
+    with pytest.raises(DomainError) as refused:
+        world.decide(first.id, "DO_AGAIN")
+    assert (refused.value.reason, world.state(run)) == ("APPROVAL_CANCELLED", "AWAITING")
+
+
 def test_a_halt_withdraws_the_question(world: World) -> None:
     run = in_every_state(world)["running"]
     restore(world)

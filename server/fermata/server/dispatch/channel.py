@@ -125,7 +125,9 @@ class Channel:
         """
         present = self._plane.lives.present.incarnation
         if hello.incarnation not in ("", present):
-            log.warning("worker %s is from before the restore; it ends its hosts and begins anew", hello.worker)
+            log.warning(
+                "worker %s is from before the restore; it ends its hosts and begins anew", hello.worker
+            )
             raise precondition(
                 f"The store was restored from a backup since worker {hello.worker!r} was here; all of its leases are over.",
                 reason="STORE_RESTORED",

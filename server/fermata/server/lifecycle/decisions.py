@@ -153,6 +153,12 @@ def _too_late(row: Any) -> DomainError:
         return precondition(
             f"{name} has expired; the agent was told no.", reason="APPROVAL_EXPIRED", approval=name
         )
+    if row.state == approvals.CANCELLED and row.rule == approvals.RESTORED:
+        return precondition(
+            f"{name} was withdrawn: its run has ended by itself, or the store was restored once more and another one asks.",
+            reason="APPROVAL_CANCELLED",
+            approval=name,
+        )
     if row.state == approvals.CANCELLED and row.kind == approvals.RECOVERY:
         return precondition(
             f"{name} was withdrawn: the call's host has told how it ended.",

@@ -77,6 +77,7 @@ def ask(transaction: Transaction, run: RunRecord, life: Life, tools: set[str]) -
     :param life: the store's life that begins.
     :param tools: what it may have called.
     """
+    _withdraw_earlier(transaction, run)
     run.unsure = True
     allowed = [approval_pb2.DECISION_IT_HAPPENED, approval_pb2.DECISION_GIVE_UP]
     if life.workers_stopped:
@@ -99,6 +100,19 @@ def ask(transaction: Transaction, run: RunRecord, life: Life, tools: set[str]) -
     )
     if run.state in (QUEUED, RUNNING) and not run.in_line:
         wait_for_person(transaction, run)
+
+
+def _withdraw_earlier(transaction: Transaction, run: RunRecord) -> None:
+    """What was asked in an earlier life knows less than what is asked now, and may offer more."""
+    for row in approvals.of_run(transaction, run.tenant, run.id, approvals.PENDING):
+        if row.rule == approvals.RESTORED:
+            approvals.close(
+                transaction,
+                run,
+                row,
+                approvals.CANCELLED,
+                comment="The store was restored once more; this is asked again.",
+            )
 
 
 def wait_for_person(transaction: Transaction, run: RunRecord) -> None:
