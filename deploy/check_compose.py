@@ -212,6 +212,10 @@ def _parse(command: Sequence[str]) -> None:
             config = options.pop("config")
             options.pop("json")
             load_settings(options, {}, config)
+        case ["fermata", "backup" | "restore", *_]:
+            from fermata.server.up.copies import _parser as copies_parser
+
+            copies_parser().parse_args(command[1:])
         case ["fermata", *arguments]:
             parse_fermata(arguments)
         case ["python", "-m", "fermata.agents.factory.plant", *arguments]:

@@ -86,7 +86,8 @@ class ApprovalServiceServicer:
 
     def WatchApprovals(self, request, context):
         """WatchApprovals streams approvals as they are requested and decided, from a cursor on; without one it first sends all that
-        are pending.
+        are pending. A cursor of something that the store does not have since it was restored from a backup is refused with
+        STORE_RESTORED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

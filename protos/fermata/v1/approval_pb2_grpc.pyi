@@ -44,7 +44,8 @@ class ApprovalServiceStub:
     """
     WatchApprovals: _grpc.UnaryStreamMultiCallable[_approval_pb2.WatchApprovalsRequest, _approval_pb2.WatchApprovalsResponse]
     """WatchApprovals streams approvals as they are requested and decided, from a cursor on; without one it first sends all that
-    are pending.
+    are pending. A cursor of something that the store does not have since it was restored from a backup is refused with
+    STORE_RESTORED.
     """
 
 @_typing.type_check_only
@@ -63,7 +64,8 @@ class ApprovalServiceAsyncStub(ApprovalServiceStub):
     """
     WatchApprovals: _aio.UnaryStreamMultiCallable[_approval_pb2.WatchApprovalsRequest, _approval_pb2.WatchApprovalsResponse]  # type: ignore[assignment]
     """WatchApprovals streams approvals as they are requested and decided, from a cursor on; without one it first sends all that
-    are pending.
+    are pending. A cursor of something that the store does not have since it was restored from a backup is refused with
+    STORE_RESTORED.
     """
 
 class ApprovalServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -103,7 +105,8 @@ class ApprovalServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_approval_pb2.WatchApprovalsResponse], _abc.AsyncIterator[_approval_pb2.WatchApprovalsResponse]]:
         """WatchApprovals streams approvals as they are requested and decided, from a cursor on; without one it first sends all that
-        are pending.
+        are pending. A cursor of something that the store does not have since it was restored from a backup is refused with
+        STORE_RESTORED.
         """
 
 def add_ApprovalServiceServicer_to_server(servicer: ApprovalServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

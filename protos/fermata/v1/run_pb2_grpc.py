@@ -114,6 +114,7 @@ class RunServiceServicer:
         """WatchRuns streams the events of one run, of a thread's runs, or of all runs of a tenant, from any cursor on. It resumes
         after a broken connection from the last cursor seen without gap or duplicate, and sends a heartbeat while all is quiet.
         Watching one run ends after that run's last event; every other watch goes on until the client ends it.
+        A cursor of something that the store does not have since it was restored from a backup is refused with STORE_RESTORED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

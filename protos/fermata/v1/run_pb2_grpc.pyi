@@ -52,6 +52,7 @@ class RunServiceStub:
     """WatchRuns streams the events of one run, of a thread's runs, or of all runs of a tenant, from any cursor on. It resumes
     after a broken connection from the last cursor seen without gap or duplicate, and sends a heartbeat while all is quiet.
     Watching one run ends after that run's last event; every other watch goes on until the client ends it.
+    A cursor of something that the store does not have since it was restored from a backup is refused with STORE_RESTORED.
     """
 
 @_typing.type_check_only
@@ -78,6 +79,7 @@ class RunServiceAsyncStub(RunServiceStub):
     """WatchRuns streams the events of one run, of a thread's runs, or of all runs of a tenant, from any cursor on. It resumes
     after a broken connection from the last cursor seen without gap or duplicate, and sends a heartbeat while all is quiet.
     Watching one run ends after that run's last event; every other watch goes on until the client ends it.
+    A cursor of something that the store does not have since it was restored from a backup is refused with STORE_RESTORED.
     """
 
 class RunServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -137,6 +139,7 @@ class RunServiceServicer(metaclass=_abc_1.ABCMeta):
         """WatchRuns streams the events of one run, of a thread's runs, or of all runs of a tenant, from any cursor on. It resumes
         after a broken connection from the last cursor seen without gap or duplicate, and sends a heartbeat while all is quiet.
         Watching one run ends after that run's last event; every other watch goes on until the client ends it.
+        A cursor of something that the store does not have since it was restored from a backup is refused with STORE_RESTORED.
         """
 
 def add_RunServiceServicer_to_server(servicer: RunServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

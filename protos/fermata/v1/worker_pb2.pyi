@@ -305,6 +305,7 @@ class WorkerHello(_message.Message):
     CAPACITY_FIELD_NUMBER: _builtins.int
     LEASES_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """The worker's id; new for every process."""
     node: _builtins.str
@@ -315,6 +316,10 @@ class WorkerHello(_message.Message):
     """How many runs it takes at once."""
     version: _builtins.str
     """The package version."""
+    incarnation: _builtins.str
+    """The store's incarnation that it was last welcomed to; empty at first. With another one than the store's it is refused with
+    STORE_RESTORED: it ends all its hosts, drops its runs, and comes again with none.
+    """
     @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]:
         """Leases that it believes it holds."""
@@ -328,10 +333,11 @@ class WorkerHello(_message.Message):
         capacity: _builtins.int = ...,
         leases: _abc.Iterable[Global___Lease] | None = ...,
         version: _builtins.str = ...,
+        incarnation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "leases", b"leases", "node", b"node", "pid", b"pid", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "incarnation", b"incarnation", "leases", b"leases", "node", b"node", "pid", b"pid", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -396,10 +402,13 @@ class Welcome(_message.Message):
     HEARTBEAT_SECONDS_FIELD_NUMBER: _builtins.int
     LEASE_SECONDS_FIELD_NUMBER: _builtins.int
     LOST_FIELD_NUMBER: _builtins.int
+    INCARNATION_FIELD_NUMBER: _builtins.int
     heartbeat_seconds: _builtins.float
     """How often to send a heartbeat."""
     lease_seconds: _builtins.float
     """How long a lease lasts without one."""
+    incarnation: _builtins.str
+    """The store's incarnation: another one after each restore from a backup."""
     @_builtins.property
     def lost(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]:
         """Leases that the worker no longer holds: drop these runs."""
@@ -410,10 +419,11 @@ class Welcome(_message.Message):
         heartbeat_seconds: _builtins.float = ...,
         lease_seconds: _builtins.float = ...,
         lost: _abc.Iterable[Global___Lease] | None = ...,
+        incarnation: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_seconds", b"heartbeat_seconds", "lease_seconds", b"lease_seconds", "lost", b"lost"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["heartbeat_seconds", b"heartbeat_seconds", "incarnation", b"incarnation", "lease_seconds", b"lease_seconds", "lost", b"lost"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -921,11 +931,8 @@ class HostMessage(_message.Message):
     STOPPED_FIELD_NUMBER: _builtins.int
     DELTA_FIELD_NUMBER: _builtins.int
     READY_FIELD_NUMBER: _builtins.int
-<<<<<<< HEAD
     READ_FIELD_NUMBER: _builtins.int
-=======
     CHECKPOINT_EDIT_FIELD_NUMBER: _builtins.int
->>>>>>> checkpointer
     id: _builtins.int
     """For the answer; 0 where none is wanted."""
     @_builtins.property
@@ -981,13 +988,12 @@ class HostMessage(_message.Message):
         """The host is ready; taken by the worker."""
 
     @_builtins.property
-<<<<<<< HEAD
     def read(self) -> Global___ReadPairs:
         """Read texts with tools; answered by the worker."""
-=======
+
+    @_builtins.property
     def checkpoint_edit(self) -> Global___CheckpointEdit:
         """Change the state of threads that the graph keeps beside the run's own."""
->>>>>>> checkpointer
 
     def __init__(
         self,
@@ -1006,23 +1012,14 @@ class HostMessage(_message.Message):
         stopped: Global___HostStopped | None = ...,
         delta: _run_pb2.TokenDelta | None = ...,
         ready: Global___HostReady | None = ...,
-<<<<<<< HEAD
         read: Global___ReadPairs | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint_query", b"checkpoint_query", "commit", b"commit", "delta", b"delta", "embed", b"embed", "finish", b"finish", "gate", b"gate", "lease", b"lease", "model_query", b"model_query", "park", b"park", "read", b"read", "ready", b"ready", "search", b"search", "step_closed", b"step_closed", "stopped", b"stopped"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint_query", b"checkpoint_query", "commit", b"commit", "delta", b"delta", "embed", b"embed", "finish", b"finish", "gate", b"gate", "id", b"id", "lease", b"lease", "model_query", b"model_query", "park", b"park", "read", b"read", "ready", b"ready", "search", b"search", "step_closed", b"step_closed", "stopped", b"stopped"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["gate", "step_closed", "park", "finish", "checkpoint_query", "search", "embed", "model_query", "stopped", "delta", "ready", "read"]  # noqa: Y015
-=======
         checkpoint_edit: Global___CheckpointEdit | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint_edit", b"checkpoint_edit", "checkpoint_query", b"checkpoint_query", "commit", b"commit", "delta", b"delta", "embed", b"embed", "finish", b"finish", "gate", b"gate", "lease", b"lease", "model_query", b"model_query", "park", b"park", "ready", b"ready", "search", b"search", "step_closed", b"step_closed", "stopped", b"stopped"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint_edit", b"checkpoint_edit", "checkpoint_query", b"checkpoint_query", "commit", b"commit", "delta", b"delta", "embed", b"embed", "finish", b"finish", "gate", b"gate", "lease", b"lease", "model_query", b"model_query", "park", b"park", "read", b"read", "ready", b"ready", "search", b"search", "step_closed", b"step_closed", "stopped", b"stopped"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint_edit", b"checkpoint_edit", "checkpoint_query", b"checkpoint_query", "commit", b"commit", "delta", b"delta", "embed", b"embed", "finish", b"finish", "gate", b"gate", "id", b"id", "lease", b"lease", "model_query", b"model_query", "park", b"park", "ready", b"ready", "search", b"search", "step_closed", b"step_closed", "stopped", b"stopped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "checkpoint_edit", b"checkpoint_edit", "checkpoint_query", b"checkpoint_query", "commit", b"commit", "delta", b"delta", "embed", b"embed", "finish", b"finish", "gate", b"gate", "id", b"id", "lease", b"lease", "model_query", b"model_query", "park", b"park", "read", b"read", "ready", b"ready", "search", b"search", "step_closed", b"step_closed", "stopped", b"stopped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["gate", "step_closed", "park", "finish", "checkpoint_query", "search", "embed", "model_query", "stopped", "delta", "ready", "checkpoint_edit"]  # noqa: Y015
->>>>>>> checkpointer
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["gate", "step_closed", "park", "finish", "checkpoint_query", "search", "embed", "model_query", "stopped", "delta", "ready", "read", "checkpoint_edit"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 

@@ -14,13 +14,15 @@ from fermata.server.agents.revisions import Revisions
 from fermata.server.clock import Clock, SystemClock
 from fermata.server.errors import DomainError
 from fermata.server.ledger.gate import GateKeeper
+from fermata.server.lifecycle import new_life
 from fermata.server.lifecycle.leases import Leases
 from fermata.server.lifecycle.schedule import Limits, Schedule
 from fermata.server.live.hub import Hub
 from fermata.server.live.workers import Workers
 from fermata.server.policy.book import PolicyBook
-from fermata.server.store import schema
+from fermata.server.store import lives, schema
 from fermata.server.store.database import Database, Transaction
+from fermata.server.store.lives import Lives
 from fermata.server.store.migrate import migrate
 from fermata.server.store.publication import Publication
 from fermata.server.threads.retention import Retention
@@ -46,6 +48,7 @@ class ControlPlane:
 
     database: Database
     hub: Hub
+    lives: Lives
 
     def __init__(
         self, clock: Clock, limits: Limits = DEFAULT_LIMITS, retention: Retention = DEFAULT_RETENTION
@@ -96,7 +99,16 @@ class ControlPlane:
         """
         plane = cls(clock, limits, retention)
         plane.database = database(path, clock, plane._published)
-        plane.hub = Hub(await plane.read(_last_event))
+        try:
+            plane.hub = Hub(await plane.read(_last_event))
+            plane.lives = await plane.read(lives.load)
+            # Only then: a store on a full disk can still be read.
+            if not plane.lives.present.settled:
+                await plane.write(lambda tx: new_life.settle(tx, plane.revisions))
+                plane.lives = await plane.read(lives.load)
+        except BaseException:
+            await plane.close()
+            raise
         return plane
 
     async def close(self) -> None:

@@ -137,11 +137,15 @@ class Replies:
             hello=lambda: WorkerHello(worker="w1"),
             on_welcome=lambda _: None,
             on_message=self._take,
+            on_restored=self._restored,
         )
         for number in (1, 2):
             host = HostMessage(id=number)
             host.lease.run, host.lease.epoch = RUN, 1
             self.link.send(WorkerMessage(host=host), key=(RUN, 1, number))
+
+    async def _restored(self) -> None:
+        raise AssertionError("nothing was restored")
 
     def _take(self, message: ServerMessage) -> None:
         reply = message.host_reply

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 import shlex
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -21,6 +23,7 @@ from fermata.client import bundle
 from fermata.server.knowledge.chunking import read_document
 from fermata.server.policy import Call, Requester, evaluate, parse_policy
 from fermata.server.principals.rights import RIGHTS
+from fermata.server.store.migrate import migrate
 from fermata.server.up.settings import UpSettings
 
 MAX_WIDTH = 120
@@ -74,6 +77,30 @@ def test_a_command_is_understood(fence: Fence, words: list[str]) -> None:
             pass
         case _:
             pytest.fail(f"{fence}: {words[0]} is not among the programs that examples call")
+
+
+def test_the_commands_of_backup_and_restore_do_what_the_page_says(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    data.mkdir()
+    migrate(data / "fermata.db")
+    run = [
+        words
+        for fence, words in commands()
+        if fence.page.name == "operating.md" and words[1] in ("backup", "restore")
+    ]
+    assert [words[1] for words in run] == ["backup", "restore", "restore"]
+    for words in run:
+        done = subprocess.run(
+            [sys.executable, "-m", "fermata.bots.terminal.main", *words[1:]],
+            cwd=tmp_path,
+            env={**os.environ, "FERMATA_DATA": str(data)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, f"{words}: {done.stderr}"
+    assert (tmp_path / "monday.db").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "restored" / "fermata.db").exists()
+    assert len(list(data.glob("before-restore-*/fermata.db"))) == 1
 
 
 @pytest.mark.parametrize("fence", fences("yaml policy.yaml"), ids=str)

@@ -15,7 +15,7 @@ from fermata.v1 import run_pb2
 NOWHERE = run_pb2.RUN_STATE_UNSPECIFIED
 S = {name.removeprefix("RUN_STATE_"): value for name, value in run_pb2.RunState.items()}
 ALLOWED = {
-    "QUEUED": {"LEASE": "RUNNING", "HALT": "HALTING", "FAIL": "FAILED"},
+    "QUEUED": {"LEASE": "RUNNING", "PARK": "AWAITING", "HALT": "HALTING", "FAIL": "FAILED"},
     "RUNNING": {
         "LEASE": "RUNNING",
         "PARK": "AWAITING",
@@ -31,6 +31,7 @@ ALLOWED = {
 STOPPABLE = ("QUEUED", "RUNNING", "AWAITING", "HELD")
 for _state in STOPPABLE:
     ALLOWED[_state]["CANCEL"] = "CANCELLED"
+    ALLOWED[_state]["CONFIRM"] = "SUCCEEDED"
 
 
 EVERY = [pair for pair in itertools.product(S, Move) if pair != ("HELD", Move.RELEASE)]

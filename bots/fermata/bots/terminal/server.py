@@ -1,4 +1,4 @@
-"""``up``, ``workers``, ``version``."""
+"""``up``, ``backup``, ``restore``, ``workers``, ``version``."""
 
 from __future__ import annotations
 
@@ -17,27 +17,40 @@ from .output import Output
 from .session import Json, session, settings_of
 
 SERVER_MODULE = "fermata.server.up"
+COPIES_MODULE = "fermata.server.up.copies"
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands."""
-    app.command(
-        "up",
-        context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []},
-        add_help_option=False,
-    )(up)
+    of_the_server = {"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+    for command in (up, backup, restore):
+        app.command(command.__name__, context_settings=of_the_server, add_help_option=False)(command)
     app.command("workers")(workers)
     app.command("version")(version)
 
 
 def up(context: typer.Context) -> None:
     """Start the control plane here. All options are the server's: fermata up --help."""
+    _become(context, SERVER_MODULE)
+
+
+def backup(context: typer.Context) -> None:
+    """Copy the store of a data folder here into a file, while it is in use: fermata backup --help."""
+    _become(context, COPIES_MODULE, "backup")
+
+
+def restore(context: typer.Context) -> None:
+    """Make the store of a data folder here from a backup: fermata restore --help."""
+    _become(context, COPIES_MODULE, "restore")
+
+
+def _become(context: typer.Context, module: str, *words: str) -> None:
     data = settings_of(context).data
     if data is not None:
         os.environ["FERMATA_DATA"] = str(data)
-    # The server takes this process's place: signals and the exit code are its own, and no bot ever imports
-    # it.
-    os.execv(sys.executable, [sys.executable, "-m", SERVER_MODULE, *context.args])  # noqa: S606 - our own interpreter
+    # The server's program takes this process's place: signals and the exit code are its own, and no bot ever
+    # imports it.
+    os.execv(sys.executable, [sys.executable, "-m", module, *words, *context.args])  # noqa: S606 - our own interpreter
 
 
 def workers(

@@ -31,6 +31,9 @@ RECOVERY = approval_pb2.APPROVAL_KIND_RECOVERY
 OTHER_CALL = "recovery:other-call"
 """The rule of a RECOVERY about a call that has not started: another one is on record in its place."""
 
+RESTORED = "recovery:restored"
+"""The rule of a RECOVERY about a whole run: the store is a backup's, and what the run did after that is unknown."""
+
 ALLOWED_FOR_ACTION = (
     approval_pb2.DECISION_APPROVE,
     approval_pb2.DECISION_EDIT,
@@ -209,7 +212,7 @@ def amend(transaction: Transaction, row: Any, **values: Any) -> None:
 def cancel_pending(transaction: Transaction, run: RunRecord) -> None:
     """End what a run still asks, because it will not need the answer. A RECOVERY stays where its effect may have happened."""
     for row in of_run(transaction, run.tenant, run.id, PENDING):
-        if row.kind != RECOVERY or row.rule == OTHER_CALL:
+        if row.kind != RECOVERY or row.rule in (OTHER_CALL, RESTORED):
             close(transaction, run, row, CANCELLED)
 
 

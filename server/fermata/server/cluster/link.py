@@ -13,13 +13,15 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import grpc
 import grpc.aio
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
 
 from fermata.server.cluster.target import ServerTarget
 from fermata.v1.worker_pb2 import (
@@ -46,6 +48,9 @@ FIRST_BACKOFF_SECONDS = 0.05
 MAX_BACKOFF_SECONDS = 2.0
 
 _Call: TypeAlias = "grpc.aio.StreamStreamCall[ConnectRequest, ConnectResponse]"
+
+STORE_RESTORED = "STORE_RESTORED"
+"""The reason with which the server refuses who has dealt with another life of its store."""
 
 Key = tuple[str, int, int]
 """Run, epoch and message id: by which an answer finds its question."""
@@ -93,6 +98,23 @@ class Outbox:
             size += entry.size
         return frame
 
+    def forget(self) -> None:
+        """Drop all that is to be said, but for how started steps ended: a step's nonce says which start is meant, and nothing else
+        does any more.
+        """
+        ended = [
+            entry
+            for entry in {id(entry): entry for entry in (*self.unanswered.values(), *self.queue)}.values()
+            if entry.message.host.WhichOneof("body") == "step_closed"
+        ]
+        self.queue.clear()
+        self.unanswered.clear()
+        self.facts.clear()
+        self.queued_bytes = 0
+        for entry in ended:
+            entry.message.host.ClearField("commit")
+            self.put(entry.message, entry.key, fact=False)
+
     def rewind(self) -> None:
         """After a break: what was written and may not have arrived goes first again."""
         again = [entry for entry in self.unanswered.values() if entry.written]
@@ -108,6 +130,8 @@ class ServerLink:
 
     :param hello: makes the first message of each connection.
     :param on_welcome: told of each accepted connection, before anything else is written.
+    :param on_restored: told that the server's store is a backup of the one that this worker has dealt with; nothing is said to
+        the server before it returns.
     :param on_message: takes every other message, in order, on the loop; must not block.
     """
 
@@ -118,11 +142,13 @@ class ServerLink:
         hello: Callable[[], WorkerHello],
         on_welcome: Callable[[Welcome], None],
         on_message: Callable[[ServerMessage], None],
+        on_restored: Callable[[], Awaitable[None]],
     ) -> None:
         self._target = target
         self._hello = hello
         self._on_welcome = on_welcome
         self._on_message = on_message
+        self._on_restored = on_restored
         self._outbox = Outbox()
         self._something = asyncio.Event()
         self._room = asyncio.Event()
@@ -176,6 +202,10 @@ class ServerLink:
                     level = logging.WARNING if was_welcome or failures == 1 else logging.DEBUG
                     if code in ("UNAUTHENTICATED", "PERMISSION_DENIED"):
                         level = logging.ERROR
+                    if code == "FAILED_PRECONDITION" and _reason(error) == STORE_RESTORED:
+                        await self._on_restored()
+                        self._outbox.forget()
+                        self._room.set()
                     log.log(level, "connection to %s ended: %s %s", self._target.address, code, details)
                 self._welcomed.clear()
                 self._outbox.rewind()
@@ -234,6 +264,16 @@ def backoff_seconds(failures: int, jitter: float) -> float:
     """How long to wait before the next attempt: doubling, bounded, and spread by ``jitter`` in [0, 1)."""
     longest: float = min(FIRST_BACKOFF_SECONDS * 2.0 ** min(failures, 16), MAX_BACKOFF_SECONDS)
     return longest * (0.5 + jitter / 2)
+
+
+def _reason(error: BaseException) -> str:
+    """The reason code of a refusal; empty where it has none."""
+    status = rpc_status.from_call(error)
+    info = error_details_pb2.ErrorInfo()
+    for detail in status.details if status is not None else ():
+        if detail.Unpack(info):
+            return str(info.reason)
+    return ""
 
 
 async def _read(call: _Call) -> ConnectResponse:

@@ -130,10 +130,16 @@ class Worker:
         self._hosts: dict[HostProcess, set[LeaseKey]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._own_ids = OWN_MESSAGE_IDS
+        self._incarnation = ""
+        """The store's, when it last welcomed this worker."""
         self._packs = PackCache(cache, self._fetch_pack)
         self._nursery = HostNursery(start_zygote, self._packs.get, self._on_fork)
         self._link = ServerLink(
-            target, hello=self._hello, on_welcome=self._on_welcome, on_message=self._on_message
+            target,
+            hello=self._hello,
+            on_welcome=self._on_welcome,
+            on_message=self._on_message,
+            on_restored=self._begin_again,
         )
 
     @property
@@ -174,12 +180,24 @@ class Worker:
             capacity=self._capacity,
             leases=[run.lease for run in self._runs.values()],
             version=self._version,
+            incarnation=self._incarnation,
         )
 
     def _on_welcome(self, welcome: Welcome) -> None:
+        self._incarnation = welcome.incarnation
         log.info("connected to %s, %d leases lost", self._target.address, len(welcome.lost))
         for lease in welcome.lost:
             self._drop((lease.run, lease.epoch))
+
+    async def _begin_again(self) -> None:
+        """End every host and drop every run: the store is a backup's, and knows nothing of what they have been doing since."""
+        log.warning(
+            "the store of %s was restored: %d runs are dropped", self._target.address, len(self._runs)
+        )
+        for key in list(self._runs):
+            self._forget(key)
+        await asyncio.gather(*(host.kill() for host in list(self._hosts)))
+        self._incarnation = ""
 
     def _on_message(self, message: ServerMessage) -> None:
         match message.WhichOneof("body"):

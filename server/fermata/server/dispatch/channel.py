@@ -72,13 +72,14 @@ class Channel:
     async def serve(self, frames: Frames) -> AsyncIterator[worker_pb2.ConnectResponse]:
         """Answer a worker's frames; the first message must be its hello.
 
-        :raises DomainError: HELLO_EXPECTED.
+        :raises DomainError: HELLO_EXPECTED, STORE_RESTORED.
         """
         incoming = frames.__aiter__()
         first = await anext(incoming, None)
         if first is None or not first.messages or first.messages[0].WhichOneof("body") != "hello":
             raise precondition("A worker's first message is its hello.", reason="HELLO_EXPECTED")
         hello = first.messages[0].hello
+        self._require_this_life(hello)
         now = self._plane.clock.monotonic()
         self._worker = ConnectedWorker(hello.worker, hello.node, hello.pid, hello.capacity, now)
         if hello.worker in self._plane.silent_since:
@@ -89,6 +90,7 @@ class Channel:
             heartbeat_seconds=HEARTBEAT_SECONDS,
             lease_seconds=LEASE_SECONDS,
             lost=leases.lost(hello.leases, granted),
+            incarnation=self._plane.lives.present.incarnation,
         )
         self._worker.send(worker_pb2.ServerMessage(welcome=welcome))
         self._worker.runs = await self._plane.read(
@@ -115,6 +117,23 @@ class Channel:
             if self._plane.workers.get(hello.worker) is None:
                 self._plane.silent_since[hello.worker] = self._worker.heard
                 log.info("worker %s is not connected any more", hello.worker)
+
+    def _require_this_life(self, hello: worker_pb2.WorkerHello) -> None:
+        """Refuse a worker that has dealt with another life of the store: its hosts are at work for what nobody here knows of.
+
+        :raises DomainError: STORE_RESTORED; the worker ends all its hosts, and comes again as a new one would.
+        """
+        present = self._plane.lives.present.incarnation
+        if hello.incarnation not in ("", present):
+            log.warning(
+                "worker %s is from before the restore; it ends its hosts and begins anew", hello.worker
+            )
+            raise precondition(
+                f"The store was restored from a backup since worker {hello.worker!r} was here; all of its leases are over.",
+                reason="STORE_RESTORED",
+                worker=hello.worker,
+                incarnation=present,
+            )
 
     async def _begin(
         self,

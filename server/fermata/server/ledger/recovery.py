@@ -163,7 +163,7 @@ def ask_about_other_call(
         allowed.insert(1, approval_pb2.DECISION_DO_AGAIN)
     known = {
         "question": f"A task was executed again and wants another call of {gate.tool} than the one on record in its place. "
-        f"On record: {row.args[: steps.SHOWN_TEXT]}, {_outcome(row)}. Is that this call?",
+        f"On record: {row.args[: steps.SHOWN_TEXT]}, {steps.outcome_word(row.outcome)}. Is that this call?",
         "recorded_args": json.loads(row.args),
         "recorded_result": row.text,
         **_known(row, is_dead),
@@ -228,12 +228,6 @@ def _known(row: Any, is_dead: bool) -> dict[str, Any]:
         "worker": row.worker,
         "attempt": row.attempt,
         "epoch": row.epoch,
-        "outcome": _outcome(row),
+        "outcome": steps.outcome_word(row.outcome),
         "host_confirmed_dead": is_dead,
     }
-
-
-def _outcome(row: Any) -> str:
-    if row.outcome == steps.OPEN:
-        return "in doubt"
-    return run_pb2.StepOutcome.Name(row.outcome).removeprefix("STEP_OUTCOME_").lower()

@@ -70,6 +70,18 @@ def find_with_place(
     return one, sorted((row for row in rows if row.key != key), key=lambda row: int(row.n))
 
 
+def of_run(connection: Any, tenant: str, run: str) -> list[Any]:
+    """The rows of a run's steps, oldest first."""
+    return list(connection.execute(_OF_RUN, {"of_tenant": tenant, "of_run": run}).fetchall())
+
+
+def outcome_word(outcome: int) -> str:
+    """An outcome as people read it."""
+    if outcome == OPEN:
+        return "in doubt"
+    return run_pb2.StepOutcome.Name(outcome).removeprefix("STEP_OUTCOME_").lower()  # type: ignore[arg-type]
+
+
 def open_steps(connection: Any, tenant: str, run: str) -> list[Any]:
     """The run's steps that have passed their gate and are not closed."""
     return list(connection.execute(_OPEN, {"of_tenant": tenant, "of_run": run}).fetchall())

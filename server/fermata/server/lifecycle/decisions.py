@@ -16,6 +16,7 @@ from fermata.server.errors import DomainError, ErrorKind, invalid, precondition
 from fermata.server.ledger import steps
 from fermata.server.ledger.digests import call_digest
 from fermata.server.ledger.gate import GateKeeper
+from fermata.server.lifecycle import restoration
 from fermata.server.lifecycle.latching import NewLatch, set_latch
 from fermata.server.lifecycle.resumption import resume_if_possible
 from fermata.server.lifecycle.stopping import step_ended
@@ -89,7 +90,11 @@ def decide(transaction: Transaction, keeper: GateKeeper, tenant: str, decided: D
         if decided.decision == approval_pb2.DECISION_APPROVE and not _quorum(transaction, row, decided):
             return
         approvals.close(transaction, run, row, _STATE_AFTER[decided.decision], **values)
-        if row.kind == approvals.RECOVERY:
+        if row.rule == approvals.RESTORED:
+            restoration.decided(
+                transaction, keeper, run, row, decided.decision, by=decided.person, value=decided.value
+            )
+        elif row.kind == approvals.RECOVERY:
             _recover(transaction, row, run, decided)
             step_ended(transaction, run)
         resume_if_possible(transaction, run, "decided")
@@ -147,6 +152,12 @@ def _too_late(row: Any) -> DomainError:
     if row.state == approvals.EXPIRED:
         return precondition(
             f"{name} has expired; the agent was told no.", reason="APPROVAL_EXPIRED", approval=name
+        )
+    if row.state == approvals.CANCELLED and row.rule == approvals.RESTORED:
+        return precondition(
+            f"{name} was withdrawn: its run has ended by itself, or the store was restored once more and another one asks.",
+            reason="APPROVAL_CANCELLED",
+            approval=name,
         )
     if row.state == approvals.CANCELLED and row.kind == approvals.RECOVERY:
         return precondition(

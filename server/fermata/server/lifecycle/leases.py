@@ -16,6 +16,7 @@ from fermata.server.ledger import steps
 from fermata.server.ledger.gate import GateKeeper
 from fermata.server.ledger.recovery import offer_again
 from fermata.server.lifecycle.ending import end
+from fermata.server.lifecycle.restoration import wait_for_person
 from fermata.server.lifecycle.resumption import build_resume
 from fermata.server.lifecycle.schedule import Schedule
 from fermata.server.lifecycle.stopping import lease_expired, settle, step_ended
@@ -112,6 +113,10 @@ class Leases:
         leased = 0
         for row in self._schedule.waiting(transaction):
             with open_run(transaction, row.tenant, row.id) as run:
+                if run.unsure:
+                    # A person says first what it did before the store was restored.
+                    wait_for_person(transaction, run)
+                    continue
                 if not self._grant(transaction, run):
                     break
             self._schedule.served(row.tenant)

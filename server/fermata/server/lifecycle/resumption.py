@@ -37,7 +37,7 @@ def resume_if_possible(transaction: Transaction, run: RunRecord, reason: str) ->
 
     Where its worker still holds the lease, that worker is told after the commit; elsewhere the run is there to be leased.
     """
-    if run.state != AWAITING or is_covered(transaction, run) or not has_news(transaction, run):
+    if run.state != AWAITING or run.unsure or is_covered(transaction, run) or not has_news(transaction, run):
         return
     run.move(Move.RESUME)
     note_news(transaction, run)

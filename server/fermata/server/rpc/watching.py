@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Connection, RowMapping, Select, and_, select
 
 from fermata.server.approvals import records as approvals
-from fermata.server.errors import invalid
+from fermata.server.errors import invalid, precondition
 from fermata.server.latches import records as latch_records
 from fermata.server.live.deltas import Deltas
 from fermata.server.live.hub import LOOK_BYTES, LOOK_EVENTS
@@ -25,8 +25,8 @@ from fermata.v1 import approval_pb2, latch_pb2, run_pb2
 HEARTBEAT_SECONDS = 10.0
 """How long a stream is silent before it says that it is alive."""
 
-CURSOR_DIGITS = 18
-"""Digits of the largest cursor: it fits a row number of the store."""
+CURSOR_CHARACTERS = 36
+"""Of the largest cursor: a row number of the store, and one of its lives."""
 
 _APPROVAL_EVENTS = (run_pb2.EVENT_TYPE_APPROVAL_REQUESTED, run_pb2.EVENT_TYPE_APPROVAL_DECIDED)
 
@@ -36,7 +36,7 @@ async def watch_runs(
 ) -> AsyncIterator[run_pb2.WatchRunsResponse]:
     """Events of a run, a thread or a tenant, in the order of commits, without gap or duplicate; see RunService.WatchRuns.
 
-    :raises DomainError: RUN_NOT_FOUND, INVALID_NAME, CURSOR_INVALID.
+    :raises DomainError: RUN_NOT_FOUND, INVALID_NAME, CURSOR_INVALID, STORE_RESTORED.
     """
     run = parse(request.run, "runs").id if request.run else ""
     thread = parse(request.thread, "threads").id if request.thread else ""
@@ -54,18 +54,18 @@ async def watch_runs(
             for item in events:
                 position = item.number
                 if item.tenant == tenant and run in ("", item.run) and thread in ("", item.thread):
-                    yield run_pb2.WatchRunsResponse(event=item.event, cursor=str(position))
+                    yield run_pb2.WatchRunsResponse(event=item.event, cursor=plane.lives.cursor(position))
                     if run and item.event.state in ENDED and _is_last(item.event.type):
                         return
             while deltas is not None and (delta := deltas.take()) is not None:
                 if not thread or await _thread_of(plane, delta.run, threads) == thread:
-                    yield run_pb2.WatchRunsResponse(delta=delta, cursor=str(position))
+                    yield run_pb2.WatchRunsResponse(delta=delta, cursor=plane.lives.cursor(position))
             if plane.hub.last == position or not events:
                 if run and first_look and await _has_ended(plane, tenant, run, position):
                     return
                 first_look = False
                 if not await _wait(plane, position, deltas):
-                    heartbeat = run_pb2.WatchRunsResponse(cursor=str(position))
+                    heartbeat = run_pb2.WatchRunsResponse(cursor=plane.lives.cursor(position))
                     heartbeat.heartbeat.time.FromNanoseconds(int(plane.clock.now() * 1e9))
                     yield heartbeat
     finally:
@@ -82,7 +82,7 @@ async def watch_approvals(
     if not request.cursor:
         for row in await plane.read(lambda connection: _pending(connection, tenant, run)):
             yield approval_pb2.WatchApprovalsResponse(
-                approval=approvals.to_message(row), cursor=str(position)
+                approval=approvals.to_message(row), cursor=plane.lives.cursor(position)
             )
     while True:
         events = await _events(plane, tenant, run, "", position)
@@ -93,10 +93,10 @@ async def watch_approvals(
             approval = parse(str(item.event.data["approval"]), "approvals").id
             row = await plane.read(functools.partial(approvals.find, tenant=tenant, approval=approval))
             yield approval_pb2.WatchApprovalsResponse(
-                approval=approvals.to_message(row), cursor=str(position)
+                approval=approvals.to_message(row), cursor=plane.lives.cursor(position)
             )
         if (plane.hub.last == position or not events) and not await _wait(plane, position, None):
-            heartbeat = approval_pb2.WatchApprovalsResponse(cursor=str(position))
+            heartbeat = approval_pb2.WatchApprovalsResponse(cursor=plane.lives.cursor(position))
             heartbeat.heartbeat.time.FromNanoseconds(int(plane.clock.now() * 1e9))
             yield heartbeat
 
@@ -142,13 +142,23 @@ async def _thread_of(plane: ControlPlane, run: str, threads: dict[str, str]) -> 
 def _position(plane: ControlPlane, cursor: str, default: int) -> int:
     if not cursor:
         return default
-    if not cursor.isdecimal() or len(cursor) > CURSOR_DIGITS or int(cursor) > plane.hub.last:
+    try:
+        position = plane.lives.position(cursor) if len(cursor) <= CURSOR_CHARACTERS else -1
+    except ValueError:
+        position = -1
+    if position is None:
+        raise precondition(
+            "The store was restored from a backup, and what your cursor comes after is not in it. Start again without it.",
+            reason="STORE_RESTORED",
+            field="cursor",
+        )
+    if not 0 <= position <= plane.hub.last:
         raise invalid(
             "cursor is not one that this server gave. Start again without it.",
             reason="CURSOR_INVALID",
             field="cursor",
         )
-    return int(cursor)
+    return position
 
 
 def _is_last(kind: run_pb2.EventType.ValueType) -> bool:

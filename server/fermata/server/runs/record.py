@@ -37,6 +37,7 @@ _UPDATED = (
     "due",
     "expires",
     "base",
+    "unsure",
 )
 
 # Statements are built once: to build one again costs several times what running it does.
@@ -100,6 +101,8 @@ class RunRecord:
         """True where its thread's state goes back to what it was before it, when it has ended."""
         self.base: int = row.base
         """How far the store of checkpoints had come when it began; below 0 where it has not begun, or nobody knows."""
+        self.unsure: bool = row.unsure
+        """True where the store was restored from a backup, and a person must say what it did after that before it goes on."""
         self._before = {name: getattr(self, name) for name in _UPDATED}
 
     @property

@@ -34,6 +34,7 @@ class Move(Enum):
     HALT = auto()
     SETTLE = auto()
     SUCCEED = auto()
+    CONFIRM = auto()
     FAIL = auto()
     CANCEL = auto()
     EXPIRE = auto()
@@ -49,6 +50,12 @@ _TABLE: dict[tuple[State.ValueType, Move], State.ValueType] = {
     (AWAITING, Move.HOLD): HELD,
     (RUNNING, Move.SUCCEED): SUCCEEDED,
     (RUNNING, Move.FAIL): FAILED,
+    # In a restored store a run waits for a person before it goes on, or ends as that person says.
+    (QUEUED, Move.PARK): AWAITING,
+    (QUEUED, Move.CONFIRM): SUCCEEDED,
+    (RUNNING, Move.CONFIRM): SUCCEEDED,
+    (AWAITING, Move.CONFIRM): SUCCEEDED,
+    (HELD, Move.CONFIRM): SUCCEEDED,
     (QUEUED, Move.HALT): HALTING,
     (RUNNING, Move.HALT): HALTING,
     (AWAITING, Move.HALT): HALTING,

@@ -20,15 +20,29 @@ def migrate(path: Path) -> None:
     :raises DomainError: DATA_NOT_WRITABLE, DATA_TOO_NEW, DATA_DAMAGED.
     """
     _require_writable(path)
+    config = _config(path)
+    present = version_of(path)
+    if present == ScriptDirectory.from_config(config).get_current_head():
+        return
+    command.upgrade(config, "head")
+    path.chmod(0o600)
+
+
+def _config(path: Path) -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
     config.set_main_option("sqlalchemy.url", f"sqlite:///{path}")
-    script = ScriptDirectory.from_config(config)
-    known = {revision.revision for revision in script.walk_revisions()}
+    return config
+
+
+def version_of(path: Path) -> str | None:
+    """The schema of the store at ``path``; None where it has none yet.
+
+    :raises DomainError: DATA_TOO_NEW, DATA_DAMAGED.
+    """
+    script = ScriptDirectory.from_config(_config(path))
     present = _version(path)
-    if present == script.get_current_head():
-        return
-    if present is not None and present not in known:
+    if present is not None and present not in {revision.revision for revision in script.walk_revisions()}:
         raise DomainError(
             f"{path} was written by a newer Fermata (schema {present}); this one knows up to "
             f"{script.get_current_head()}. Install that version again, or choose another data folder.",
@@ -36,8 +50,7 @@ def migrate(path: Path) -> None:
             kind=ErrorKind.FAILED_PRECONDITION,
             path=str(path),
         )
-    command.upgrade(config, "head")
-    path.chmod(0o600)
+    return present
 
 
 def _version(path: Path) -> str | None:

@@ -46,6 +46,20 @@ def _row_number() -> Column[int]:
     return Column("n", Integer, primary_key=True, autoincrement=True)
 
 
+lives = Table(
+    "lives",
+    metadata,
+    _row_number(),
+    Column("incarnation", String, nullable=False, unique=True),
+    _time("began"),
+    _number("event"),
+    _time("backed_up"),
+    _flag("workers_stopped"),
+    _flag("settled"),
+    sqlite_autoincrement=True,
+)
+"""The store's lives: one from its making on, and one more from each restore on; see ``store/lives.py``."""
+
 principals = Table(
     "principals",
     metadata,
@@ -139,6 +153,7 @@ runs = Table(
     _text("successor"),
     _flag("rolls_back"),
     _number("base", -1),
+    _flag("unsure"),
     UniqueConstraint("tenant", "id"),
     Index("runs_to_lease", "state", "worker", "in_line", "tenant", "rank", "n"),
     Index("runs_due", "due", sqlite_where=text("due > 0")),
