@@ -20,6 +20,7 @@ from tests.simulation.hosts import Hosts
 from tests.simulation.loop import Process, SimulatedLoop
 from tests.simulation.network import Network, SimulatedChannel, SimulatedServer
 
+from fermata.agents.inference.readings import Pair
 from fermata.client import Client, Connection
 from fermata.client.retry import RetryPolicy
 from fermata.client.transport import Transport
@@ -209,6 +210,7 @@ class _Actor:
             cache=self._plant._folder / "packs",
             start_zygote=self._plant.hosts.start_zygote,
             embed=_no_vectors,
+            read=_no_readings,
             capacity=CAPACITY,
             node="here",
             worker_id=self.id,
@@ -246,3 +248,7 @@ def _leave(plane: ControlPlane | None, *, power_lost: bool = False) -> None:
 
 async def _no_vectors(texts: Sequence[str]) -> Any:
     return np.zeros((len(texts), 1), dtype=np.float32)
+
+
+async def _no_readings(pairs: Sequence[Pair]) -> Any:
+    raise AssertionError(f"no graph here has a planner: {pairs}")

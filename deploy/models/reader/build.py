@@ -25,10 +25,10 @@ from tokenizers import Tokenizer
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from encode import LostQuotationError, label
-from fermata.agents.planner.reader.pairs import Encoder, Said, said_call
 from tests.benchmarks.planner.annotated import FOLDER, annotated_domains, common_domain
 
 from fermata.agents.inference.card import BUNDLED_MODEL
+from fermata.agents.planner.reader.pairs import Encoder, Said, said_call
 from fermata.agents.planner.text import known_verbs, split_name
 from fermata.agents.planner.tools import make_tools
 

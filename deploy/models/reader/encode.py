@@ -13,8 +13,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from fermata.agents.planner.reader.pairs import ASKED_BEGIN, ASKED_INSIDE, CHECK, CONDITION, TAGS, EncodedText, EncodedTool
 
+from fermata.agents.planner.reader.pairs import (
+    ASKED_BEGIN,
+    ASKED_INSIDE,
+    CHECK,
+    CONDITION,
+    TAGS,
+    EncodedText,
+    EncodedTool,
+)
 from fermata.agents.planner.tools import Tool
 
 NONE, CALL, MENTION, EITHER = range(4)

@@ -110,10 +110,17 @@ def _pooled(graph: Graph, hidden: str) -> str:
     last = graph.constant("last", np.array([-1], np.int64))
     for name, weight in parts.items():
         column = graph.node("Unsqueeze", [weight, last], f"{name}.column")
-        total = graph.node("ReduceSum", [graph.node("Mul", [hidden, column], f"{name}.states"), axis], f"{name}.sum", keepdims=0)
+        total = graph.node(
+            "ReduceSum",
+            [graph.node("Mul", [hidden, column], f"{name}.states"), axis],
+            f"{name}.sum",
+            keepdims=0,
+        )
         parts[name] = graph.node("LpNormalization", [total], f"{name}.mean", axis=-1, p=2)
     product = graph.node("Mul", [parts["said"], parts["tool"]], "product")
-    scaled = graph.node("Mul", [product, graph.constant("twenty", np.array(20, np.float32))], "product.scaled")
+    scaled = graph.node(
+        "Mul", [product, graph.constant("twenty", np.array(20, np.float32))], "product.scaled"
+    )
     return graph.node("Concat", [first, parts["said"], parts["tool"], scaled], "pooled", axis=-1)
 
 

@@ -325,7 +325,9 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1.5e-4)
     parser.add_argument("--negatives", type=int, default=9)
     parser.add_argument("--hidden", type=float, default=0.08, help="share of tokens that are masked")
-    parser.add_argument("--average", type=float, default=0.998, help="decay of the averaged weights, which are kept")
+    parser.add_argument(
+        "--average", type=float, default=0.998, help="decay of the averaged weights, which are kept"
+    )
     parser.add_argument("--drop", type=float, default=0.15)
     parser.add_argument("--seconds", type=float, default=1e9)
     parser.add_argument("--seed", type=int, default=1)
@@ -394,7 +396,9 @@ def main() -> None:
             {k: round(v / len(chunks), 4) for k, v in sums.items()},
             flush=True,
         )
-        print("   ", {k: round(v, 3) for k, v in evaluate(averaged.module, pairs, device).items()}, flush=True)
+        print(
+            "   ", {k: round(v, 3) for k, v in evaluate(averaged.module, pairs, device).items()}, flush=True
+        )
         if time.monotonic() - began > options.seconds:
             break
     state = {k: v.detach().float().cpu().numpy() for k, v in averaged.module.state_dict().items()}

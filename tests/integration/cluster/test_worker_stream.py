@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fermata.agents.inference.readings import Pair, Reading
 from fermata.server.cluster.hosts import GraphNotLoadedError
 from fermata.server.cluster.testing import Connection, FakeHost, FakeServer, FakeZygotes
 from fermata.server.cluster.worker import InferenceUnavailableError, Worker
@@ -30,6 +31,7 @@ from fermata.v1.worker_pb2 import (
     HostStopped,
     Inspect,
     Lease,
+    ReadPairs,
     Resume,
     StepClosed,
     Stop,
@@ -47,6 +49,10 @@ def assign(name: str, *, shared: bool = True, epoch: int = 1, spec: AgentSpec = 
     return Assign(lease=lease(name, epoch), spec=spec, shared_host=shared)
 
 
+UNREADABLE = 13
+"""A token of which the reader here is gone."""
+
+
 def halt(name: str, grace_seconds: float = 5.0) -> Stop:
     return Stop(
         lease=lease(name), mode=StopMode.STOP_MODE_HALT, latch="latches/l1", grace_seconds=grace_seconds
@@ -57,6 +63,20 @@ async def embed(texts: list[str]) -> NDArray[np.float32]:
     if "unembeddable" in texts:
         raise InferenceUnavailableError("the embedder is gone")
     return np.array([[len(text), 1.0] for text in texts], dtype=np.float32)
+
+
+async def read(pairs: list[Pair]) -> list[Reading]:
+    if any(pair.text == (UNREADABLE,) for pair in pairs):
+        raise InferenceUnavailableError("the reader is gone")
+    return [_reading_of(pair) for pair in pairs]
+
+
+def _reading_of(pair: Pair) -> Reading:
+    """Numbers by which one can tell that the right ones come back: of a text, a tool and its markers."""
+    match = np.array([[t / 100 + m for t in pair.text] for m in pair.markers], dtype=np.float32)
+    tags = np.array([[t, 0, 0, 1] for t in pair.text], dtype=np.float32)
+    kind = np.array([len(pair.tool), 0, 0, 1], dtype=np.float32)
+    return Reading(kind, tags, np.array(pair.markers, dtype=np.float32), match)
 
 
 @pytest.fixture
@@ -75,7 +95,13 @@ def zygotes() -> FakeZygotes:
 @pytest.fixture
 async def worker(server: FakeServer, zygotes: FakeZygotes, tmp_path: Path) -> AsyncIterator[Worker]:
     worker = Worker(
-        server.target, cache=tmp_path / "packs", start_zygote=zygotes, embed=embed, capacity=7, node="here"
+        server.target,
+        cache=tmp_path / "packs",
+        start_zygote=zygotes,
+        embed=embed,
+        read=read,
+        capacity=7,
+        node="here",
     )
     task = asyncio.create_task(worker.run())
     yield worker
@@ -434,6 +460,33 @@ async def test_texts_are_embedded_for_hosts_and_for_the_server(
     assert (reply.id, reply.embed.count) == (6, 1)
 
 
+async def test_texts_are_read_for_hosts(server: FakeServer, worker: Worker, zygotes: FakeZygotes) -> None:
+    connection = await server.connection()
+    host = await running(connection, zygotes, "r1")
+    pairs = [
+        ReadPairs.Pair(text=[7, 8, 9], tool=[1, 2, 3, 4], markers=[1, 3]),
+        ReadPairs.Pair(text=[5], tool=[6], markers=[]),
+    ]
+    host.say(lease("r1"), 6, read=ReadPairs(pairs=pairs))
+    reply = await host.got("host_reply")
+    assert reply.id == 6
+    first, second = reply.read.readings
+    assert np.frombuffer(first.kind, "<f4").tolist() == [4, 0, 0, 1]
+    assert np.frombuffer(first.tags, "<f4").reshape(3, 4)[:, 0].tolist() == [7, 8, 9]
+    assert np.frombuffer(first.present, "<f4").tolist() == [1, 3]
+    assert np.frombuffer(first.match, "<f4").reshape(2, 3)[1].tolist() == pytest.approx([3.07, 3.08, 3.09])
+    assert (second.present, second.match) == (b"", b"")
+
+
+async def test_a_reader_that_is_gone_is_an_answer_to_the_host(
+    server: FakeServer, worker: Worker, zygotes: FakeZygotes
+) -> None:
+    connection = await server.connection()
+    host = await running(connection, zygotes, "r1")
+    host.say(lease("r1"), 6, read=ReadPairs(pairs=[ReadPairs.Pair(text=[UNREADABLE], tool=[1])]))
+    assert (await host.got("host_reply")).read.error.reason == "EMBEDDER_UNAVAILABLE"
+
+
 async def test_an_embedder_that_is_gone_is_an_answer_and_not_a_crash(
     server: FakeServer, worker: Worker
 ) -> None:
@@ -470,7 +523,7 @@ async def test_what_a_stopped_host_still_had_to_commit_is_sent_on(
 
 async def test_a_worker_that_ends_leaves_no_zygote(server: FakeServer, tmp_path: Path) -> None:
     zygotes = FakeZygotes()
-    worker = Worker(server.target, cache=tmp_path, start_zygote=zygotes, embed=embed)
+    worker = Worker(server.target, cache=tmp_path, start_zygote=zygotes, embed=embed, read=read)
     task = asyncio.create_task(worker.run())
     connection = await server.connection()
     await running(connection, zygotes, "r1")

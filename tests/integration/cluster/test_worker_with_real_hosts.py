@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from fermata.agents.inference.readings import Pair, Reading
 from fermata.server.cluster.testing import Connection, FakeServer
 from fermata.server.cluster.worker import Worker
 from fermata.server.cluster.zygotes import start_zygote
@@ -60,6 +61,10 @@ graph = StateGraph(State).add_node("work", work).add_edge(START, "work").add_edg
 
 async def embed(texts: list[str]) -> NDArray[np.float32]:
     return np.zeros((len(texts), 2), dtype=np.float32)
+
+
+async def read(pairs: list[Pair]) -> list[Reading]:
+    raise AssertionError(f"no graph here has a planner: {pairs}")
 
 
 class Stage:
@@ -159,7 +164,9 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     server.packs[digest] = buffer.getvalue()
     mark = tmp_path / "mark"
     spec = AgentSpec(graph="shop.py:graph", pack_digest=digest, environment={"MARK": str(mark)})
-    worker = Worker(server.target, cache=tmp_path / "packs", start_zygote=start_zygote, embed=embed)
+    worker = Worker(
+        server.target, cache=tmp_path / "packs", start_zygote=start_zygote, embed=embed, read=read
+    )
     task = asyncio.create_task(worker.run())
     yield Stage(server, await server.connection(), worker, spec)
     task.cancel()

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fermata.agents.inference.card import BUNDLED_MODEL
 from fermata.agents.inference.embedder import (
-    BUNDLED_MODEL,
     MAX_CHARACTERS,
     OnnxEmbedder,
     batches_by_tokens,

@@ -87,11 +87,13 @@ def zygotes() -> FakeZygotes:
 
 @pytest.fixture
 async def worker(place: Place, zygotes: FakeZygotes, tmp_path: Path) -> AsyncIterator[Worker]:
-    async def embed(texts: list[str]) -> Any:
-        raise AssertionError(f"nobody embeds here: {texts}")
+    async def embed(asked: list[Any]) -> Any:
+        raise AssertionError(f"nobody embeds or reads here: {asked}")
 
     target = ServerTarget(f"127.0.0.1:{place.port}", place.worker_token)
-    made = Worker(target, cache=tmp_path / "packs", start_zygote=zygotes, embed=embed, worker_id="w1")
+    made = Worker(
+        target, cache=tmp_path / "packs", start_zygote=zygotes, embed=embed, read=embed, worker_id="w1"
+    )
     task = asyncio.create_task(made.run())
     yield made
     task.cancel()

@@ -22,7 +22,6 @@ from tokenizers import Tokenizer
 from fermata.agents.inference.card import BUNDLED_MODEL, ModelCard, read_card
 from fermata.agents.inference.errors import EmbeddingInputError
 
-
 MAX_BATCH_TOKENS = 512
 """Tokens, padding included, of one call into the session: tokens per second are the same from 16 tokens on,
 and a small call bounds memory and delay."""

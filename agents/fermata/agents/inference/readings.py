@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 Scores = NDArray[np.float32]
 
+
 @dataclass(frozen=True, slots=True)
 class Pair:
     """A text and a tool as token ids; ``markers`` are the tool's ids that stand for its parameters and options."""

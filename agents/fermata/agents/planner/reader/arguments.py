@@ -137,7 +137,9 @@ class ArgumentReader:
             return best == "yes"
         return next(v for v in param.options if str(v) == best)
 
-    def _list(self, said: ToolReading, site: Site, param: Param, spans: Sequence[Span], out: Arguments) -> Any:
+    def _list(
+        self, said: ToolReading, site: Site, param: Param, spans: Sequence[Span], out: Arguments
+    ) -> Any:
         item = param.item
         values: list[Any] = []
         for span in spans:
@@ -166,7 +168,9 @@ class ArgumentReader:
         unique = list(dict.fromkeys(values))
         return unique or None
 
-    def _free(self, said: ToolReading, site: Site, param: Param, spans: Sequence[Span], out: Arguments) -> str:
+    def _free(
+        self, said: ToolReading, site: Site, param: Param, spans: Sequence[Span], out: Arguments
+    ) -> str:
         """Free text: from its first word to its last, in the piece that has most of it. It runs on to the end of the
         site's words, unless another argument stands behind it: people put what is to be said last."""
         piece = max(spans, key=lambda s: (s.piece, s.score)).piece
@@ -232,7 +236,13 @@ class ArgumentReader:
         pattern = param.schema.get("pattern")
         if isinstance(pattern, str):
             bare = pattern.removeprefix("^").removesuffix("$")
-            for text in (own, own.upper(), own.lower(), re.sub(r"\s+", "-", own.upper()), re.sub(r"\s+", "", own.upper())):
+            for text in (
+                own,
+                own.upper(),
+                own.lower(),
+                re.sub(r"\s+", "-", own.upper()),
+                re.sub(r"\s+", "", own.upper()),
+            ):
                 m = re.search(bare, text)
                 if m:
                     return Candidate(m.group(), span.start, span.end, span.score)

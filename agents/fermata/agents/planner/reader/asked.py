@@ -147,9 +147,9 @@ def _filled(
 ) -> Filling:
     tool = said.tool
     read = arguments.read(said, site)
-    ruled = rank(
-        [tool], words, support, planner.memory(planned), planner.meaning, settings=planner.settings
-    )[0].filling
+    ruled = rank([tool], words, support, planner.memory(planned), planner.meaning, settings=planner.settings)[
+        0
+    ].filling
     own = len(said.sites) > 1
     args = {k: ruled.args.get(k, v) if own and k in read.borrowed else v for k, v in read.values.items()}
     problems = list(read.problems)

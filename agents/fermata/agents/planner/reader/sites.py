@@ -148,9 +148,7 @@ def of_site(spans: Sequence[Span], site: Site, sites: Sequence[Site], last: int)
     return [min(spans, key=lambda s: _distance(s, site))]
 
 
-def _runs(
-    text: EncodedText, scores: NDArray[np.float32], piece: int, floor: float = _LIKELY
-) -> list[Span]:
+def _runs(text: EncodedText, scores: NDArray[np.float32], piece: int, floor: float = _LIKELY) -> list[Span]:
     groups: list[list[int]] = []
     for i, (of, _, _) in enumerate(text.spans):
         if of != piece or scores[i] <= floor:
