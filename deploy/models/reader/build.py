@@ -25,7 +25,7 @@ from tokenizers import Tokenizer
 sys.path.insert(0, str(Path(__file__).resolve().parents[3]))
 
 from encode import LostQuotationError, label
-from tests.benchmarks.planner.annotated import FOLDER, annotated_domains, common_domain
+from tests.benchmarks.planner.annotated import FOLDER, annotated_domains, common_domain, kept_back
 
 from fermata.agents.inference.card import BUNDLED_MODEL
 from fermata.agents.planner.reader.pairs import Encoder, Said, said_call
@@ -33,8 +33,6 @@ from fermata.agents.planner.text import known_verbs, split_name
 from fermata.agents.planner.tools import make_tools
 
 SEED = 20260821
-VALIDATION_SHARE = 20
-"""Every twentieth domain is kept back: what one sees of it chooses when to stop, and thresholds."""
 
 _BANS = (
     "don't {}",
@@ -355,7 +353,8 @@ def main() -> None:
     lost = 0
     counts: dict[str, int] = {}
     written = [(d.name, common_domain(d), d.cases) for d in annotated_domains()]
-    given = [(*x, i % VALIDATION_SHARE == 3) for i, x in enumerate(written)]
+    unseen = kept_back()
+    given = [(*x, x[0] in unseen) for x in written]
     given += [(*x, False) for x in of_evaluation(FOLDER.parent)]
     for number, (_, domain, cases, validation) in enumerate(given):
         tools = {t.name: t for t in make_tools(domain["tools"])}

@@ -16,6 +16,8 @@ from typing import Any, Final
 from tests.benchmarks.planner.notation import read_domains
 
 FOLDER: Final = Path(__file__).parent / "annotated"
+KEPT_BACK_SHARE: Final = 20
+"""Every twentieth domain is kept back: the reader is trained on all others."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ def annotated_domains() -> Iterator[AnnotatedDomain]:
     for path in sorted((FOLDER / "short").glob("*.txt")):
         for short in read_domains(path):
             yield AnnotatedDomain(short.name, short.context, short.tools, short.cases)
+
+
+def kept_back() -> set[str]:
+    """Names of the domains that the reader is not trained on."""
+    return {d.name for i, d in enumerate(annotated_domains()) if i % KEPT_BACK_SHARE == 3}
 
 
 def common_domain(domain: AnnotatedDomain) -> dict[str, Any]:

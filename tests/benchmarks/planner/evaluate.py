@@ -1,6 +1,6 @@
 """Play the planner's evaluation cases and print the figures.
 
-Run: ``python tests/benchmarks/planner/evaluate.py [--set dev|dev2|annotated|heldout] [--domains A,B] [--json]
+Run: ``python tests/benchmarks/planner/evaluate.py [--set dev|dev2|annotated|kept-back|heldout] [--domains A,B] [--json]
 [--failures]``. The format of the data
 and the rules of comparison are in FORMAT.md beside this file. ``--failures`` prints cases and is refused for the held-out
 set: what one has seen, one tunes on.
@@ -31,6 +31,7 @@ from tests.benchmarks.planner.annotated import (
     annotated_domains,
     common_cases,
     common_domain,
+    kept_back,
 )
 
 HERE: Final = Path(__file__).parent
@@ -127,9 +128,13 @@ def _annotated() -> tuple[AnnotatedDomain, ...]:
 
 
 def load_cases(which: str) -> list[dict[str, Any]]:
-    """The cases of "dev", "dev2", "annotated" or "heldout"."""
+    """The cases of "dev", "dev2", "annotated", "kept-back" (annotated domains that the reader was not trained on) or
+    "heldout"."""
     if which == "annotated":
         return [case for domain in _annotated() for case in common_cases(domain)]
+    if which == "kept-back":
+        unseen = kept_back()
+        return [case for domain in _annotated() if domain.name in unseen for case in common_cases(domain)]
     return [json.loads(line) for line in (HERE / f"{which}.jsonl").read_text().splitlines() if line.strip()]
 
 
@@ -345,8 +350,11 @@ def _as_json(f: Figures) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--set", choices=("dev", "dev2", "annotated", "heldout"), default="heldout")
+    parser.add_argument(
+        "--set", choices=("dev", "dev2", "annotated", "kept-back", "heldout"), default="heldout"
+    )
     parser.add_argument("--domains", default="", help="only these, divided by commas")
+    parser.add_argument("--rules-alone", action="store_true", help="without the learned reader")
     parser.add_argument("--json", action="store_true")
     parser.add_argument(
         "--failures", action="store_true", help="print what went wrong (development sets only)"
@@ -364,7 +372,9 @@ def main() -> int:
             f"no domain {', '.join(sorted(only - known))}; {options.set} has {', '.join(sorted(known))}"
         )
     cases = [c for c in cases if not only or c["domain"] in only]
-    total, domains, categories = measure(cases, PlannerChatModel())
+    total, domains, categories = measure(
+        cases, PlannerChatModel(reader=None) if options.rules_alone else PlannerChatModel()
+    )
     if options.json:
         print(
             json.dumps(
