@@ -187,11 +187,12 @@ async def test_a_limit_beyond_the_most_is_cut(admin: Any, worker: Any) -> None:
     assert 1 <= len(found.passages) <= 50
 
 
-async def test_the_served_model_is_the_one_on_the_card(admin: Any) -> None:
+async def test_the_served_models_are_those_on_the_cards(admin: Any) -> None:
     listed = await admin.call("ModelService.ListModels", model_pb2.ListModelsRequest(parent=PARENT))
-    [model] = listed.models
+    model, reader = listed.models
     assert (model.name, model.dimensions, model.license) == ("models/all-MiniLM-L6-v2", 384, "Apache-2.0")
-    assert len(model.digest) == 64
+    assert (reader.name, reader.license) == ("models/fermata-reader", "Apache-2.0")
+    assert all(len(m.digest) == 64 for m in listed.models)
 
 
 async def test_texts_become_vectors_in_their_order(admin: Any, worker: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fermata.server.errors import DomainError, ErrorKind, invalid
-from fermata.server.models.cards import bundled
+from fermata.server.models.cards import bundled, embedding
 from fermata.server.plane import ControlPlane
 from fermata.server.principals.callers import Caller, Callers
 from fermata.server.rpc.method import Service, unary
@@ -36,7 +36,7 @@ class ModelService(Service, model_pb2_grpc.ModelServiceServicer):
         self, request: model_pb2.EmbedTextsRequest, caller: Caller
     ) -> model_pb2.EmbedTextsResponse:
         self.tenant_of(caller, request.parent)
-        served = self._models[0].name
+        served = embedding(self._models).name
         if request.model and f"models/{request.model.removeprefix('models/')}" != served:
             raise DomainError(
                 f"The model {request.model!r} is not served here; {served} is.",
