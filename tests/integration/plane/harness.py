@@ -245,10 +245,10 @@ class Watched:
 
     async def history(self) -> str:
         """The run's events, one a line."""
-        return "\n".join(_line(event) for event in await self.client.runs.events(self.name))
+        return "\n".join(line(event) for event in await self.client.runs.events(self.name))
 
     def told(self) -> str:
-        return "saw:\n" + "\n".join(_line(event) for event in self.events)
+        return "saw:\n" + "\n".join(line(event) for event in self.events)
 
     async def _parked(self) -> bool:
         return (await self.client.runs.get(self.name)).state == run_pb2.RUN_STATE_AWAITING
@@ -261,7 +261,8 @@ class Watched:
                 yield item.event
 
 
-def _line(event: run_pb2.Event) -> str:
+def line(event: run_pb2.Event) -> str:
+    """An event in a line."""
     kind = run_pb2.EventType.Name(event.type).removeprefix("EVENT_TYPE_")
     return f"{event.sequence:3} {kind} {str(event.data)[:300]!r}"
 
