@@ -18,7 +18,9 @@ FREEZES = {"host": 3, "zygote": 1, "worker": 3, "server": 2, "ray": 1, "chroma":
 """Kind of process to weight."""
 
 LONGEST_FREEZE_SECONDS = 2.5
-"""A quarter of a lease. One round in ten has a worker that is frozen until its lease is over."""
+"""A quarter of a lease."""
+BEYOND_LEASE_SECONDS = 12.5
+"""What is frozen for so long comes back to a world that has gone on."""
 
 EVERY = 10
 RAY_DIES, LEASE_EXPIRES = 3, 6
@@ -34,7 +36,7 @@ class Fault:
     delay_seconds: float
     """How long after that."""
     verb: str
-    """``kill``, ``freeze``, or ``freeze out``: until its lease is over."""
+    """``kill`` or ``freeze``."""
     target: str
     pick: float
     """Which one of several, from 0 to 1."""
@@ -109,8 +111,7 @@ def _job(rng: random.Random, seed: int, number: int) -> Job:
 
 
 def _faults(rng: random.Random, seed: int, lines: int) -> list[Fault]:
-    def fault(verb: str, target: str) -> Fault:
-        seconds = 0.2 + rng.random() * (LONGEST_FREEZE_SECONDS - 0.2) if verb == "freeze" else 0.0
+    def fault(verb: str, target: str, seconds: float = 0.0) -> Fault:
         return Fault(
             rng.randint(1, int(0.7 * lines)), rng.random() * 0.1, verb, target, rng.random(), seconds
         )
@@ -118,9 +119,10 @@ def _faults(rng: random.Random, seed: int, lines: int) -> list[Fault]:
     faults = []
     for _ in range(rng.choice((1, 2, 2, 3, 3))):
         verb, weights = rng.choice((("kill", KILLS), ("kill", KILLS), ("freeze", FREEZES)))
-        faults.append(fault(verb, rng.choices(list(weights), list(weights.values()))[0]))
+        seconds = rng.uniform(0.2, LONGEST_FREEZE_SECONDS) if verb == "freeze" else 0.0
+        faults.append(fault(verb, rng.choices(list(weights), list(weights.values()))[0], seconds))
     if seed % EVERY == RAY_DIES:
         faults.append(fault("kill", "ray"))
     elif seed % EVERY == LEASE_EXPIRES:
-        faults.append(fault("freeze out", rng.choice(("worker", "worker with its hosts"))))
+        faults.append(fault("freeze", rng.choice(("worker", "worker with its hosts")), BEYOND_LEASE_SECONDS))
     return faults

@@ -9,17 +9,12 @@ import signal
 import psutil
 from tests.chaos.plan import Fault
 from tests.chaos.recorder import Recorder
-from tests.integration.plane.harness import CHROMA, RAY, SERVER, Plane, eventually
-
-from fermata.client import Client
-from fermata.v1 import worker_pb2
+from tests.integration.plane.harness import CHROMA, RAY, SERVER, Plane
 
 CONTROLLER = r"fermata\.server\.cluster --server"
 ZYGOTE = "fermata.agents.runtime.zygote"
 WORKER = "AgentWorkerActor"
 RAYS_OWN = ("gcs_server", "raylet")
-LEASE_SECONDS = 25.0
-"""By then the lease of a worker that says nothing is over."""
 
 
 class Processes:
@@ -54,7 +49,7 @@ class Processes:
         return sorted(self._root.children(recursive=True), key=lambda p: (p.create_time(), p.pid))
 
 
-async def play(processes: Processes, client: Client, fault: Fault) -> str:
+async def play(processes: Processes, fault: Fault) -> str:
     """Let it go wrong, and end when what was frozen is awake again. Returns what it was that happened."""
     await asyncio.sleep(fault.delay_seconds)
     found = processes.of(fault.target)
@@ -72,25 +67,11 @@ async def play(processes: Processes, client: Client, fault: Fault) -> str:
     for process in group:
         _send(process, signal.SIGSTOP)
     try:
-        if fault.verb == "freeze out":
-            await _lease_is_over(client, hit.pid)
-        else:
-            await asyncio.sleep(fault.for_seconds)
+        await asyncio.sleep(fault.for_seconds)
     finally:
         for process in group:
             _send(process, signal.SIGCONT)
     return said
-
-
-async def _lease_is_over(client: Client, pid: int) -> None:
-    async def is_silent() -> bool:
-        return all(
-            worker.state != worker_pb2.WORKER_STATE_CONNECTED
-            for worker in await client.workers.list()
-            if worker.pid == pid
-        )
-
-    await eventually(f"the lease of the worker {pid} is over", is_silent, LEASE_SECONDS)
 
 
 def _send(process: psutil.Process, number: int) -> None:

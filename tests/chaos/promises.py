@@ -18,13 +18,7 @@ from fermata.v1 import approval_pb2, run_pb2
 MAX_DEATHS = 3
 """A run whose processes have died so often in a row fails, for it may be what kills them."""
 
-_DECIDABLE = (
-    approval_pb2.APPROVAL_STATE_PENDING,
-    approval_pb2.APPROVAL_STATE_APPROVED,
-    approval_pb2.APPROVAL_STATE_REJECTED,
-    approval_pb2.APPROVAL_STATE_EXPIRED,
-    approval_pb2.APPROVAL_STATE_CANCELLED,
-)
+_ANY_STATE = [state for state in approval_pb2.ApprovalState.values() if state]
 
 
 @dataclass(frozen=True)
@@ -50,7 +44,7 @@ async def tell(client: Client, job: Job, name: str) -> Told:
         await client.runs.get(name),
         await client.runs.events(name),
         await client.runs.steps(name),
-        await client.approvals.list(run=name, states=_DECIDABLE, limit=None),
+        await client.approvals.list(run=name, states=_ANY_STATE, limit=None),
     )
 
 

@@ -191,7 +191,7 @@ class Round:
 
     async def _go_wrong(self, fault: Fault, after: int) -> None:
         await self._scene.recorder.arrived(after)
-        self._happened.append(await play(self._scene.processes, self._scene.client, fault))
+        self._happened.append(await play(self._scene.processes, fault))
 
     async def _unfinished(self) -> list[str]:
         found = []

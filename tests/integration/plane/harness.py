@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from google.protobuf import json_format
+
 from fermata.client import Client, Connection, MultitaskStrategy
 from fermata.client.bundle import read
 from fermata.server.up.proc import die_with_parent, process_table
@@ -264,7 +266,7 @@ class Watched:
 def line(event: run_pb2.Event) -> str:
     """An event in a line."""
     kind = run_pb2.EventType.Name(event.type).removeprefix("EVENT_TYPE_")
-    return f"{event.sequence:3} {kind} {str(event.data)[:300]!r}"
+    return f"{event.sequence:3} {kind} {json.dumps(json_format.MessageToDict(event.data))[:300]}"
 
 
 class Driver:
