@@ -124,5 +124,6 @@ def _faults(rng: random.Random, seed: int, lines: int) -> list[Fault]:
     if seed % EVERY == RAY_DIES:
         faults.append(fault("kill", "ray"))
     elif seed % EVERY == LEASE_EXPIRES:
-        faults.append(fault("freeze", rng.choice(("worker", "worker with its hosts")), BEYOND_LEASE_SECONDS))
+        whom = ("worker with its hosts", "worker")[seed // EVERY % 2]
+        faults.append(fault("freeze", whom, BEYOND_LEASE_SECONDS))
     return faults

@@ -7,13 +7,15 @@ import contextlib
 import signal
 
 import psutil
-from tests.chaos.plan import Fault
+from tests.chaos.plan import BEYOND_LEASE_SECONDS, Fault
 from tests.chaos.recorder import Recorder
 from tests.integration.plane.harness import CHROMA, RAY, SERVER, Plane
 
 CONTROLLER = r"fermata\.server\.cluster --server"
 ZYGOTE = "fermata.agents.runtime.zygote"
 WORKER = "AgentWorkerActor"
+SLOW_SECONDS = 1.0
+"""How long machines leave a worker's hosts unheard after it has come back."""
 RAYS_OWN = ("gcs_server", "raylet")
 
 
@@ -45,6 +47,12 @@ class Processes:
             return [p for p in zygotes if p not in hosts]
         return [p for p in hosts if self._recorder.pids[p.pid]] or hosts
 
+    def let_wait(self, worker: psutil.Process | None) -> None:
+        """Have the machines leave the hosts of a worker unheard; those of nobody where it is None."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            below = worker.children(recursive=True) if worker is not None else []
+            self._recorder.leave_unheard({process.pid for process in below})
+
     def _below(self) -> list[psutil.Process]:
         return sorted(self._root.children(recursive=True), key=lambda p: (p.create_time(), p.pid))
 
@@ -64,13 +72,20 @@ async def play(processes: Processes, fault: Fault) -> str:
     if fault.target == "worker with its hosts":
         with contextlib.suppress(psutil.NoSuchProcess):
             group += hit.children(recursive=True)
+    beyond_lease = fault.for_seconds >= BEYOND_LEASE_SECONDS
     for process in group:
         _send(process, signal.SIGSTOP)
+    if beyond_lease:
+        # What it was in the middle of is not over when it wakes: its lease is lost while it acts.
+        processes.let_wait(hit)
     try:
         await asyncio.sleep(fault.for_seconds)
     finally:
         for process in group:
             _send(process, signal.SIGCONT)
+    if beyond_lease:
+        await asyncio.sleep(SLOW_SECONDS)
+        processes.let_wait(None)
     return said
 
 

@@ -42,6 +42,7 @@ class Recorder:
         """Conversations that are going on, by call."""
         self.pids: Counter[int] = Counter()
         """Processes that are in a conversation."""
+        self._unheard: set[int] = set()
         self._changed = asyncio.Event()
         self._server: asyncio.Server | None = None
 
@@ -59,6 +60,11 @@ class Recorder:
     def has_happened(self, call: str) -> bool:
         """True where the call has had its effect."""
         return bool(self.by_call.get(call))
+
+    def leave_unheard(self, pids: set[int]) -> None:
+        """Have the machines let these processes wait, and no others: none where the set is empty."""
+        self._unheard = pids
+        self._changed.set()
 
     async def arrived(self, count: int) -> None:
         """Wait until so many lines have arrived."""
@@ -88,18 +94,23 @@ class Recorder:
         self.pids[wanted.pid] += 1
         self._arrived()
         try:
-            await asyncio.sleep(_pause_seconds(rng))
+            await self._pause(wanted.pid, rng)
             writer.write(b"ready\n")
             if await reader.readline() == b"do\n":
                 self.by_call[wanted.call].append(wanted)
                 self._arrived()
-                await asyncio.sleep(_pause_seconds(rng))
+                await self._pause(wanted.pid, rng)
                 writer.write(b"done\n")
                 await reader.read()
         finally:
             self.open[wanted.call] -= 1
             self.pids[wanted.pid] -= 1
             self._changed.set()
+
+    async def _pause(self, pid: int, rng: random.Random) -> None:
+        await asyncio.sleep(_pause_seconds(rng))
+        while pid in self._unheard:
+            await self.change()
 
     def _arrived(self) -> None:
         self.arrivals += 1
