@@ -42,8 +42,6 @@ class People:
         self._recorder = recorder
         self.seen: dict[str, list[run_pb2.Event]] = defaultdict(list)
         """Every run's events, as one watch of everything has brought them."""
-        self.lies: list[str] = []
-        """What they were told that is not true."""
         self._changed = asyncio.Event()
         self._answering: dict[str, asyncio.Task[None]] = {}
 
@@ -116,7 +114,8 @@ class People:
                 return
             dead_since = (dead_since or loop.time()) if is_dead else 0.0
             if dead_since and loop.time() - dead_since > DEAD_SECONDS:
-                self.lies.append(f"the process of {call} is said to be dead, and is still in conversation")
-                return
+                raise AssertionError(
+                    f"the process of {call} is said to be dead, and is still in conversation"
+                )
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
             shown = await self._client.approvals.get(shown.name)

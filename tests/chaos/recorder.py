@@ -94,21 +94,38 @@ class Recorder:
         self.pids[wanted.pid] += 1
         self._arrived()
         try:
-            await self._pause(wanted.pid, rng)
-            writer.write(b"ready\n")
-            if await reader.readline() == b"do\n":
+            if await self._answer(b"ready\n", wanted.pid, rng, reader, writer) == b"do\n":
                 self.by_call[wanted.call].append(wanted)
                 self._arrived()
-                await self._pause(wanted.pid, rng)
-                writer.write(b"done\n")
-                await reader.read()
+                await self._answer(b"done\n", wanted.pid, rng, reader, writer)
         finally:
             self.open[wanted.call] -= 1
             self.pids[wanted.pid] -= 1
             self._changed.set()
 
-    async def _pause(self, pid: int, rng: random.Random) -> None:
-        await asyncio.sleep(_pause_seconds(rng))
+    async def _answer(
+        self,
+        answer: bytes,
+        pid: int,
+        rng: random.Random,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> bytes:
+        """Answer when the machine has got so far, and return what is said then: nothing where the other side is gone."""
+        # Whoever says anything before it has the answer has left.
+        heard = asyncio.ensure_future(reader.readline())
+        pause = asyncio.ensure_future(self._pause(pid, _pause_seconds(rng)))
+        try:
+            await asyncio.wait([heard, pause], return_when=asyncio.FIRST_COMPLETED)
+            if not heard.done():
+                writer.write(answer)
+            return await heard
+        finally:
+            heard.cancel()
+            pause.cancel()
+
+    async def _pause(self, pid: int, seconds: float) -> None:
+        await asyncio.sleep(seconds)
         while pid in self._unheard:
             await self.change()
 
