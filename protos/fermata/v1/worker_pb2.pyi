@@ -38,7 +38,7 @@ class _StopModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_StopMode.Val
     STOP_MODE_HALT: _StopMode.ValueType  # 2
     """Cancel now, kill what does not answer, and report."""
     STOP_MODE_DROP: _StopMode.ValueType  # 3
-    """The lease is lost: end the run's host and write nothing."""
+    """The lease is lost: end the run's host, or the run in it, and write nothing but how what it has started ended."""
     STOP_MODE_CONTINUE: _StopMode.ValueType  # 4
     """A hold was lifted before the run had parked: go on."""
 
@@ -52,7 +52,7 @@ STOP_MODE_HOLD: StopMode.ValueType  # 1
 STOP_MODE_HALT: StopMode.ValueType  # 2
 """Cancel now, kill what does not answer, and report."""
 STOP_MODE_DROP: StopMode.ValueType  # 3
-"""The lease is lost: end the run's host and write nothing."""
+"""The lease is lost: end the run's host, or the run in it, and write nothing but how what it has started ended."""
 STOP_MODE_CONTINUE: StopMode.ValueType  # 4
 """A hold was lifted before the run had parked: go on."""
 Global___StopMode: _TypeAlias = StopMode  # noqa: Y015
@@ -635,7 +635,9 @@ Global___StopReport: _TypeAlias = StopReport  # noqa: Y015
 
 @_typing.final
 class HostEnded(_message.Message):
-    """HostEnded says that a host's process has ended. Of a lease that was lost before it says the same: what was open under it is KILLED."""
+    """HostEnded says that a host's process has ended. Of a lease that was lost before, it says that nothing moves under it any more, for
+    the process has ended, or what was under way in it: what was open under the lease is KILLED.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1049,7 +1051,7 @@ Global___HostReady: _TypeAlias = HostReady  # noqa: Y015
 
 @_typing.final
 class HostStopped(_message.Message):
-    """HostStopped answers a halt from inside the host."""
+    """HostStopped answers a halt, or that a lease is lost, from inside the host: nothing of the run moves there any more."""
 
     DESCRIPTOR: _descriptor.Descriptor
 

@@ -346,7 +346,27 @@ async def test_of_a_dropped_run_nothing_is_told_but_that_its_own_host_is_dead(
     assert (await connection.next("host")).lease == lease("r2")
 
 
-async def test_of_a_dropped_run_in_a_shared_host_nothing_is_told(
+@pytest.mark.parametrize("how", ["its host says so", "its host ends"])
+async def test_of_a_dropped_run_in_a_shared_host_it_is_told_once_that_nothing_of_it_moves(
+    server: FakeServer, worker: Worker, zygotes: FakeZygotes, how: str
+) -> None:
+    connection = await server.connection()
+    host = await running(connection, zygotes, "r1")
+    connection.send(assign=assign("r2"))
+    await host.got("assign")
+    connection.send(stop=Stop(lease=lease("r1"), mode=StopMode.STOP_MODE_DROP))
+    await host.got("stop")
+    assert not host.killed
+    if how == "its host says so":
+        host.say(lease("r1"), stopped=HostStopped())
+        assert list((await connection.next("host_ended")).leases) == [lease("r1")]
+        assert worker.leases == [(lease("r2").run, 1)]
+    host.die(1)
+    left = [] if how == "its host says so" else [lease("r1")]
+    assert list((await connection.next("host_ended")).leases) == [lease("r2"), *left]
+
+
+async def test_of_a_dropped_run_in_a_shared_host_that_goes_on_nothing_is_told(
     server: FakeServer, worker: Worker, zygotes: FakeZygotes
 ) -> None:
     connection = await server.connection()
@@ -354,9 +374,8 @@ async def test_of_a_dropped_run_in_a_shared_host_nothing_is_told(
     connection.send(stop=Stop(lease=lease("r1"), mode=StopMode.STOP_MODE_DROP))
     await host.got("stop")
     assert not host.killed
-    host.die(1)
+    host.say(lease("r1"), 1, gate=Gate(nonce="too late"))
     other = await running(connection, zygotes, "r2")
-    assert other is not host, "its end was noticed"
     other.say(lease("r2"), 1, gate=Gate(nonce="next"))
     heard: list[str | None] = []
     async with asyncio.timeout(10):

@@ -20,6 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+from google.protobuf import json_format
+
 from fermata.client import Client, Connection, MultitaskStrategy
 from fermata.client.bundle import read
 from fermata.server.up.proc import die_with_parent, process_table
@@ -245,10 +247,10 @@ class Watched:
 
     async def history(self) -> str:
         """The run's events, one a line."""
-        return "\n".join(_line(event) for event in await self.client.runs.events(self.name))
+        return "\n".join(line(event) for event in await self.client.runs.events(self.name))
 
     def told(self) -> str:
-        return "saw:\n" + "\n".join(_line(event) for event in self.events)
+        return "saw:\n" + "\n".join(line(event) for event in self.events)
 
     async def _parked(self) -> bool:
         return (await self.client.runs.get(self.name)).state == run_pb2.RUN_STATE_AWAITING
@@ -261,9 +263,10 @@ class Watched:
                 yield item.event
 
 
-def _line(event: run_pb2.Event) -> str:
+def line(event: run_pb2.Event) -> str:
+    """An event in a line."""
     kind = run_pb2.EventType.Name(event.type).removeprefix("EVENT_TYPE_")
-    return f"{event.sequence:3} {kind} {str(event.data)[:300]!r}"
+    return f"{event.sequence:3} {kind} {json.dumps(json_format.MessageToDict(event.data))[:300]}"
 
 
 class Driver:

@@ -471,9 +471,9 @@ def test_a_permit_of_an_earlier_lease_ends_with_its_host_when_the_worker_comes_b
     second = world.create(thread=thread, strategy="INTERRUPT")
     world.stop_report(first, worker="w2")
     other, mine = (world.lease(first, epoch) for epoch in (2, 1))
-    world.tx(lambda tx: leases.bury_host(tx, "w1", other, "exit -9"))
+    world.tx(lambda tx: leases.bury_host(tx, "w1", other))
     assert world.state(first) == "HALTING", "the host of another lease says nothing about this one's call"
-    world.tx(lambda tx: leases.bury_host(tx, "w1", mine, "exit -9"))
+    world.tx(lambda tx: leases.bury_host(tx, "w1", mine))
     assert (world.state(first), world.active_run(thread)) == ("CANCELLED", second)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from fermata.server.errors import DomainError
 from fermata.server.lifecycle import leases
-from fermata.v1 import latch_pb2, worker_pb2
+from fermata.v1 import latch_pb2, run_pb2, worker_pb2
 
 PROCEED = worker_pb2.GATE_VERDICT_PROCEED
 ASK = worker_pb2.GATE_VERDICT_ASK
@@ -272,3 +272,56 @@ def test_a_withdrawn_question_does_not_let_a_later_start_be_repeated(world: Any)
     world.lose("w2", dead=True)
     _again(world, run, "w3")
     assert world.gate(run, worker="w3").verdict == ASK
+
+
+def _on_the_same_worker_again(world: Any, run: str) -> str:
+    """The run has been at another worker, which is dead, and its first worker has it again, in another process."""
+    world.lose(dead=False)
+    _again(world, run)
+    got_on = worker_pb2.Commit(events=[worker_pb2.HostEvent(type=run_pb2.EVENT_TYPE_NODE_FINISHED)])
+    world.host(run, worker="w2", commit=got_on)
+    world.lose("w2", dead=True)
+    _again(world, run, "w1")
+    return run
+
+
+def _lose_host(world: Any, run: str) -> None:
+    world.tx(lambda tx: leases.lose_host(tx, world.keeper, "default", run, "exit 9", ""))
+
+
+def _bury(world: Any, run: str, epoch: int = 1) -> None:
+    """The first worker says that nothing moves under a lease that it has lost."""
+    lease = world.lease(run, epoch)
+    world.tx(lambda tx: leases.bury_host(tx, "w1", lease))
+
+
+def test_the_death_of_a_host_says_nothing_of_an_earlier_one_of_its_worker(world: Any) -> None:
+    run = _on_the_same_worker_again(world, _working(world))
+    _lose_host(world, run)
+    _again(world, run, "w3")
+    assert world.gate(run, worker="w3").verdict == ASK
+    [approval] = world.pending(run)
+    with pytest.raises(DomainError) as refused:
+        world.decide(approval, "DO_AGAIN")
+    assert refused.value.reason == "DECISION_NOT_ALLOWED", "the process that started it may be at work"
+    _bury(world, run)
+    world.decide(approval, "DO_AGAIN")
+    assert world.gate(run, worker="w3").verdict == PROCEED
+
+
+def test_a_halt_does_not_settle_over_an_effect_of_an_earlier_process_of_the_same_worker(world: Any) -> None:
+    run = _on_the_same_worker_again(world, _working(world))
+    latch = world.latch("HALT", "run", run)
+    world.stop_report(run)
+    assert (world.state(run), world.latch_state(latch)) == ("HALTED", "LATCHED")
+    _bury(world, run)
+    assert world.latch_state(latch) == "SETTLED"
+
+
+def test_a_call_that_may_be_repeated_is_repeated_after_its_lease_was_lost(world: Any) -> None:
+    run = _working(world, effect="IDEMPOTENT")
+    world.lose(dead=False)
+    _bury(world, run)
+    _again(world, run)
+    answer = world.gate(run, worker="w2", effect="IDEMPOTENT")
+    assert (answer.verdict, answer.attempt) == (PROCEED, 2)

@@ -382,7 +382,10 @@ async def test_a_refused_commit_stops_the_run_without_another_word(host_of: Any,
     assert ledger.starts("move") == 0
 
 
-async def test_a_lost_lease_still_tells_how_its_call_ended(host_of: Any, ledger: Any) -> None:
+@pytest.mark.parametrize("lost", ["told by its worker", "found by itself"])
+async def test_a_call_that_a_lost_lease_cancels_is_in_doubt_and_not_a_failure(
+    host_of: Any, ledger: Any, lost: str
+) -> None:
     started = asyncio.Event()
 
     @tool
@@ -395,13 +398,81 @@ async def test_a_lost_lease_still_tells_how_its_call_ended(host_of: Any, ledger:
     async def act(state: MessagesState) -> dict[str, Any]:
         return {"messages": [AIMessage(await long.ainvoke({}))]}
 
+    async def refused(state: MessagesState) -> dict[str, Any]:
+        await started.wait()
+        ledger.refuse_commits = run_pb2.RunError(reason="STALE_EPOCH", message="Another worker has the run.")
+        await move.ainvoke({"axis": "x"})
+        return {}
+
+    def beside(state: MessagesState) -> list[str]:
+        return ["act", "refused"] if lost == "found by itself" else ["act"]
+
+    graph = StateGraph(MessagesState).add_node("act", act).add_node("refused", refused)
+    graph.add_conditional_edges(START, beside, ["act", "refused"])
+    worker = await host_of(graph)
+    await worker.assign(HELLO)
+    await started.wait()
+    if lost == "found by itself":
+        await worker.until(lambda: ledger.refuse_commits)
+    worker.stop(worker_pb2.STOP_MODE_DROP)
+    await worker.until(lambda: ledger.stopped)
+    assert ledger.closed == [], "who has the run now would take it for the call's own failure"
+    assert "long" not in CALLS
+
+
+async def test_a_lost_lease_is_answered_when_the_thread_of_its_call_is_done(
+    host_of: Any, ledger: Any
+) -> None:
+    started, go_on = threading.Event(), threading.Event()
+
+    def work() -> str:
+        started.set()
+        assert go_on.wait(10)
+        return "done after all"
+
+    @tool
+    async def long() -> str:
+        """Long."""
+        return await asyncio.to_thread(work)
+
+    async def act(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [AIMessage(await long.ainvoke({}))]}
+
+    worker = await host_of(chain(act))
+    await worker.assign(HELLO)
+    await asyncio.to_thread(started.wait)
+    worker.stop(worker_pb2.STOP_MODE_DROP)
+    await worker.assign(HELLO, lease=worker_pb2.Lease(run="tenants/t/runs/r2", epoch=1), thread="th2")
+    await worker.until(lambda: ledger.starts("long") == 2)
+    assert not ledger.stopped, "something of it moves"
+    go_on.set()
+    await worker.until(lambda: ledger.stopped)
+    assert [closed.outcome for closed in ledger.closed][:1] == [run_pb2.STEP_OUTCOME_FINISHED]
+
+
+async def test_a_lost_lease_still_tells_how_its_call_ended(host_of: Any, ledger: Any) -> None:
+    started = asyncio.Event()
+
+    @tool
+    async def long() -> str:
+        """Long, and can't be stopped."""
+        started.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            CALLS.append("long")
+        return "done after all"
+
+    async def act(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [AIMessage(await long.ainvoke({}))]}
+
     worker = await host_of(chain(act))
     await worker.assign(HELLO)
     await started.wait()
     await worker.until(lambda: ledger.order[-1:] == ["start long"])
     worker.stop(worker_pb2.STOP_MODE_DROP)
     await worker.until(lambda: ledger.closed)
-    assert ledger.closed[0].outcome == run_pb2.STEP_OUTCOME_FAILED
+    assert ledger.closed[0].outcome == run_pb2.STEP_OUTCOME_FINISHED
     await asyncio.sleep(0.05)
     assert ledger.finish is None
     assert not ledger.parks

@@ -280,15 +280,16 @@ def _close_with_threads(call: GatedCall, running: RunningCall, error: asyncio.Ca
     for the run to be idle waits for that."""
     threads = [thread for thread in running.threads if not thread.done()]
     if not threads:
-        call.failed(error)
+        call.cancelled(error)
         return
 
     def close(thread: concurrent.futures.Future[Any]) -> None:
-        late = error if thread.cancelled() else thread.exception()
-        if late is None:
-            call.finished(thread.result())
-        else:
+        if thread.cancelled():
+            call.cancelled(error)
+        elif (late := thread.exception()) is not None:
             call.failed(late)
+        else:
+            call.finished(thread.result())
 
     threads[-1].add_done_callback(close)
 

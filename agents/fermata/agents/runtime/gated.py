@@ -237,10 +237,22 @@ class GatedCall:
     def failed(self, error: BaseException) -> Future[worker_pb2.HostReply]:
         """Report that the call raised."""
         text = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        told = str(error) or text
         if isinstance(error, asyncio.CancelledError):
-            text = "It was cancelled while it ran; whether it took effect is unknown."
-        blob = blob_of({_ENVELOPE: 1, "error": cut(str(error) or text)})
+            text = told = "It was cancelled while it ran; whether it took effect is unknown."
+        blob = blob_of({_ENVELOPE: 1, "error": cut(told)})
         return self._close(run_pb2.STEP_OUTCOME_FAILED, result=blob, error=cut(text))
+
+    def cancelled(self, error: asyncio.CancelledError) -> None:
+        """Report that the call was cancelled while it ran.
+
+        Not where that is because the lease is lost: whoever has the run now would take it for the call's own failure. The call is
+        in doubt, and once nothing of the run moves here the host says so.
+        """
+        if self.run.silent:
+            self.run.activity.end(self.moving)
+        else:
+            self.failed(error)
 
     def interrupted(self, signal: GraphBubbleUp) -> None:
         """Report that the tool itself interrupted its graph: LangGraph executes it again, from its beginning."""

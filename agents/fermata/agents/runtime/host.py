@@ -54,6 +54,9 @@ GC_THRESHOLDS = (20_000, 50, 1_000)
 """Fewer collections: a run makes many short-lived objects."""
 
 
+_ANSWERED = (worker_pb2.STOP_MODE_HALT, worker_pb2.STOP_MODE_DROP)
+"""Stops to which a host says when nothing of the run moves any more."""
+
 Connect = Callable[[Callable[[worker_pb2.ServerMessage], None], Callable[[], None]], Wire]
 
 
@@ -102,7 +105,7 @@ class Host:
             stop = message.stop
             run = self._runs.get(stop.lease.run)
             if run is None or run.lease.epoch != stop.lease.epoch:
-                if stop.mode == worker_pb2.STOP_MODE_HALT:
+                if stop.mode in _ANSWERED:
                     # Nothing of that run is here, so nothing of it moves here.
                     stopped = worker_pb2.HostStopped(latch=stop.latch)
                     self._wire.post(worker_pb2.HostMessage(lease=stop.lease, stopped=stopped))
@@ -137,10 +140,7 @@ class Host:
             found = self._executions.get(message.resume.lease.run)
             if found is not None and found[0].lease.epoch == message.resume.lease.epoch:
                 found[1].resume(message.resume)
-        elif kind == "stop" and message.stop.mode in (
-            worker_pb2.STOP_MODE_HALT,
-            worker_pb2.STOP_MODE_DROP,
-        ):
+        elif kind == "stop" and message.stop.mode in _ANSWERED:
             found = self._executions.get(message.stop.lease.run)
             if found is not None and found[0].lease.epoch == message.stop.lease.epoch:
                 task = asyncio.create_task(self._stopped(message.stop, *found))
@@ -169,8 +169,16 @@ class Host:
         halting = bool(run.stop_cause) and not run.silent and run.failure is None and run.refusal is None
         if execution.stuck:
             self._end(EXIT_STUCK)
+        elif run.silent and self._shared:
+            # Its worker is about to ask whether anything of it moves, for the lease is lost.
+            leaving = asyncio.create_task(self._left(run, execution))
+            leaving.add_done_callback(lambda done: done.cancelled() or done.exception())
         elif not halting:
             self._forget(run)
+
+    async def _left(self, run: ActiveRun, execution: Execution) -> None:
+        await execution.halted()
+        self._forget(run)
 
     def _forget(self, run: ActiveRun) -> None:
         if self._runs.get(run.name) is run:
@@ -183,13 +191,12 @@ class Host:
     async def _stopped(
         self, stop: worker_pb2.Stop, run: ActiveRun, execution: Execution, task: asyncio.Task[None]
     ) -> None:
-        """Answer a halt once nothing of the run moves any more. Never answers while something does: then the process is
-        killed."""
+        """Answer a stop once nothing of the run moves any more. Never answers while something does: a halt's process is killed
+        then."""
         await execution.halted()
         task.cancel()
-        if stop.mode == worker_pb2.STOP_MODE_HALT:
-            stopped = worker_pb2.HostStopped(latch=stop.latch, not_started=run.not_started)
-            self._wire.post(worker_pb2.HostMessage(lease=run.lease, stopped=stopped))
+        stopped = worker_pb2.HostStopped(latch=stop.latch, not_started=run.not_started)
+        self._wire.post(worker_pb2.HostMessage(lease=run.lease, stopped=stopped))
         self._forget(run)
 
     def _end(self, code: int) -> None:

@@ -128,6 +128,8 @@ class Worker:
         self._version = version("fermata")
         self._runs: dict[LeaseKey, _Run] = {}
         self._hosts: dict[HostProcess, set[LeaseKey]] = {}
+        self._leaving: dict[HostProcess, dict[LeaseKey, Lease]] = {}
+        """Leases that were lost, by the host that goes on with others: what was called under them may still be under way."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._own_ids = OWN_MESSAGE_IDS
         self._incarnation = ""
@@ -335,7 +337,7 @@ class Worker:
     # -- from hosts
 
     def _on_fork(self, host: HostProcess) -> None:
-        self._hosts[host] = set()
+        self._hosts[host], self._leaving[host] = set(), {}
         self._spawn(self._carry(host))
 
     async def _carry(self, host: HostProcess) -> None:
@@ -355,7 +357,7 @@ class Worker:
             self._forget(run.key)
             if run.stop is not None:
                 self._report_stop(run.stop, killed=True)
-        self._end([run.lease for run in runs if run.stop is None], end)
+        self._end([*(run.lease for run in runs if run.stop is None), *self._leaving.pop(host).values()], end)
 
     def _on_host_message(self, host: HostProcess, message: HostMessage) -> None:
         key = (message.lease.run, message.lease.epoch)
@@ -375,6 +377,8 @@ class Worker:
                 if run is not None and run.stop is not None:
                     self._report_stop(run.stop, killed=False, not_started=message.stopped.not_started)
                     self._release(run)
+                elif (left := self._leaving[host].pop(key, None)) is not None:
+                    self._end([left], HostExit(0, "Nothing of it moves any more."))
                 return
             case "embed":
                 self._spawn(self._embed_for_host(host, message))
@@ -412,7 +416,7 @@ class Worker:
         # What is told of it is told where its end is noticed.
 
     def _drop(self, key: LeaseKey) -> None:
-        """Ends a run whose lease is lost. Of a host of its own it is told that it is dead; nothing else."""
+        """Ends a run whose lease is lost. That nothing of it can act any more is told; nothing else but outcomes."""
         run = self._runs.get(key)
         if run is None:
             return
@@ -421,7 +425,8 @@ class Worker:
             return
         if run.alone:
             self._spawn(self._kill_and_tell(run.lease, run.host))
-        else:
+        elif run.host in self._leaving:
+            self._leaving[run.host][key] = run.lease
             stop = Stop(lease=run.lease, mode=StopMode.STOP_MODE_DROP)
             self._to_host(run, ServerMessage(stop=stop))
 

@@ -297,11 +297,11 @@ class Channel:
         name = parse(lease.run, "runs")
         with open_run(transaction, name.tenant, name.id) as run:
             holds = run.is_leased_to(self._worker.id, lease.epoch)
-        reason = f"its host ended with {ended.exit_code}"
         if holds:
+            reason = f"its host ended with {ended.exit_code}"
             leases.lose_host(transaction, self._plane.keeper, name.tenant, name.id, reason, ended.stderr)
         else:
-            leases.bury_host(transaction, self._worker.id, lease, reason)
+            leases.bury_host(transaction, self._worker.id, lease)
 
     async def _answer(self, host: worker_pb2.HostMessage) -> None:
         """Answer what only reads; whatever goes wrong, the host gets an answer."""

@@ -87,6 +87,17 @@ def open_steps(connection: Any, tenant: str, run: str) -> list[Any]:
     return list(connection.execute(_OPEN, {"of_tenant": tenant, "of_run": run}).fetchall())
 
 
+def open_under_lease(connection: Any, run: RunRecord) -> list[Any]:
+    """The run's open steps that were started under the lease of now. One of an earlier lease may be under way in another process,
+    even where the same worker had that.
+    """
+    return [
+        row
+        for row in open_steps(connection, run.tenant, run.id)
+        if (row.worker, row.epoch) == (run.worker, run.epoch)
+    ]
+
+
 def unfinished(connection: Any, tenant: str, run: str) -> list[Any]:
     """The run's steps that have passed their gate and of which nobody knows how they ended."""
     return list(connection.execute(_UNFINISHED, {"of_tenant": tenant, "of_run": run}).fetchall())

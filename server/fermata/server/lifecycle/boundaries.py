@@ -202,8 +202,7 @@ def _finish(transaction: Transaction, keeper: GateKeeper, run: RunRecord, finish
     if run.state == HALTING:
         # It came to its end before the halt reached it; what it has done stays on record.
         run.answer = finish.answer
-        mine = [row for row in steps.open_steps(transaction, run.tenant, run.id) if row.worker == run.worker]
-        if not mine:
+        if not steps.open_under_lease(transaction, run):
             settle(transaction, run, killed=False)
         # Else a thread of it that can't be stopped is in a call: the worker reports when its process has ended.
         return

@@ -119,10 +119,8 @@ def stop_report(transaction: Transaction, worker: str, report: worker_pb2.StopRe
         if not run.is_leased_to(worker, report.lease.epoch) or run.state != HALTING:
             return
         given_back = set(report.not_started)
-        for row in steps.open_steps(transaction, run.tenant, run.id):
-            if row.worker != worker:
-                # Of an earlier lease: this worker can't know what became of it.
-                continue
+        # Of an earlier lease the report says nothing.
+        for row in steps.open_under_lease(transaction, run):
             if row.key in given_back:
                 steps.close(transaction, run, row, steps.NOT_STARTED)
             else:

@@ -136,15 +136,15 @@ def lose_worker(transaction: Transaction, worker: str, reason: str, *, dead: boo
     held = transaction.execute(select(runs.tenant, runs.id).where(runs.worker == worker)).fetchall()
     if dead:
         _mark_dead(transaction, worker)
+        _close_what_it_had(transaction, worker, reason)
     lost = [lose_lease(transaction, row.tenant, row.id, reason, dead=dead) for row in held]
     if dead:
-        _close_what_it_left(transaction, worker, reason)
         offer_again(transaction, worker)
     return lost
 
 
-def _close_what_it_left(transaction: Transaction, worker: str, reason: str) -> None:
-    """Close what a dead worker had open in runs whose lease it had lost before, by silence or by a halt."""
+def _close_what_it_had(transaction: Transaction, worker: str, reason: str) -> None:
+    """Close what a dead worker had open, also in runs whose lease it had lost before, by silence or by a halt."""
     for row in steps.open_of_worker(transaction, worker):
         with open_run(transaction, row.tenant, row.run) as run:
             steps.close(transaction, run, row, steps.KILLED, error=f"its process ended: {reason}")
@@ -152,12 +152,14 @@ def _close_what_it_left(transaction: Transaction, worker: str, reason: str) -> N
 
 
 def lose_lease(transaction: Transaction, tenant: str, run: str, reason: str, *, dead: bool) -> str:
-    """End one run's lease; it is leased again, or, where it was being stopped and nothing of it can start any more, ended."""
+    """End one run's lease; it is leased again, or, where it was being stopped and nothing of it can start any more, ended.
+
+    :param dead: the process that had the run under this lease is confirmed dead.
+    """
     with open_run(transaction, tenant, run) as record:
         if dead:
-            for row in steps.open_steps(transaction, tenant, run):
-                if row.worker == record.worker:
-                    steps.close(transaction, record, row, steps.KILLED, error=f"its process ended: {reason}")
+            for row in steps.open_under_lease(transaction, record):
+                steps.close(transaction, record, row, steps.KILLED, error=f"its process ended: {reason}")
         record.emit(run_pb2.EVENT_TYPE_LEASE_LOST, worker=record.worker, epoch=record.epoch, reason=reason)
         if record.state == HALTING:
             if dead or lease_expired(transaction, record):
@@ -204,13 +206,13 @@ def lose_host(
         )
 
 
-def bury_host(transaction: Transaction, worker: str, lease: worker_pb2.Lease, reason: str) -> None:
-    """The host of a lease that the worker holds no more has ended: what it had open can't go on. Facts are not thrown away."""
+def bury_host(transaction: Transaction, worker: str, lease: worker_pb2.Lease) -> None:
+    """Nothing moves any more under a lease that the worker has lost: what was open under it can't go on. Facts are not thrown away."""
     name = parse(lease.run, "runs")
     with open_run(transaction, name.tenant, name.id) as run:
         for row in steps.open_steps(transaction, run.tenant, run.id):
             if (row.worker, row.epoch) == (worker, lease.epoch):
-                steps.close(transaction, run, row, steps.KILLED, error=f"its process ended: {reason}")
+                steps.close(transaction, run, row, steps.KILLED, error="its lease was lost while it ran")
                 step_ended(transaction, run)
     offer_again(transaction, worker, name.id, lease.epoch)
 
