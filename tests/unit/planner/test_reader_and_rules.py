@@ -112,3 +112,21 @@ def test_of_very_many_tools_only_those_that_come_close_are_read() -> None:
 
 def test_without_a_reader_the_rules_decide_alone() -> None:
     assert made(ask(PlannerChatModel(reader=None), "stop P-4")) == [("stop_pump", {"pump": "P-4"})]
+
+
+class Eager:
+    """A reader that takes everything for an order to stop a pump."""
+
+    def read(self, pairs: Sequence[Pair], /) -> list[Reading]:
+        out = current_reader().read(pairs)
+        for number, reading in enumerate(out):
+            reading.kind[:] = (0, 1, 0, 0) if number == 0 else (1, 0, 0, 0)
+        return out
+
+
+def test_a_ban_wins_over_a_reader_that_hears_an_order() -> None:
+    reply = ask(PlannerChatModel(reader=Reader(Eager())), "Don't stop P-4 under any circumstances.")
+    assert reply.tool_calls == []
+    assert made(ask(PlannerChatModel(reader=Reader(Eager())), "P-4 has done its share")) == [
+        ("stop_pump", {"pump": "P-4"})
+    ]

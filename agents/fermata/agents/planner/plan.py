@@ -72,6 +72,7 @@ _RULE: Final = re.compile(
 """Words of a question about how things ought to be, also where it names one thing: documents know that, readings don't."""
 _NAMED_NOUNS: Final = 0.5
 _ORDERED: Final = 0.7
+_BANS: Final = frozenset({Intent.PROHIBITION, Intent.REFUSAL})
 _NAMED: Final = 0.8
 
 
@@ -225,13 +226,15 @@ class Planner:
         it takes for mere talk are asked about first.
         """
         asked = read_message(self, text)
+        # A ban always wins: where the rules read one and no request, nothing that the reader sees is done.
+        banned = any(r.intent in _BANS for r in readings) and not any(r.intent in DOES for r in readings)
         if asked is not None:
-            acts = any(not said.tool.reads for said, _ in asked.sites())
-            if acts or (asked.sites() and not self.conversation.passages):
-                return resolve_read(self, asked)
             either = which_of(self, asked)
             if either is not None:
                 return either
+            acts = any(not said.tool.reads for said, _ in asked.sites())
+            if not banned and (acts or (asked.sites() and not self.conversation.passages)):
+                return self._two_alike(asked, readings) or resolve_read(self, asked)
         resolved = _without_repeats(self._resolve_all(readings))
         doubted = asked and next((i for i in resolved if self._talk(i, asked)), None)
         if doubted:
@@ -246,6 +249,15 @@ class Planner:
                 pending=Pending(text, (doubted.filling.tool.name,), steps=steps),
             )
         return resolved
+
+    def _two_alike(self, asked: Asked, readings: list[Reading]) -> Decision | None:
+        """The rules' question which of two tools is meant, where the reader is sure of one of the two."""
+        sure = {said.tool.name for said, _ in asked.sites() if not said.tool.reads}
+        for item in self._resolve_all(readings) if sure else ():
+            asks = item.decision is not None and item.decision.kind == "ask" and item.decision.pending
+            if asks and len(asks.tools) > 1 and sure & set(asks.tools[:2]):
+                return item.decision
+        return None
 
     def _talk(self, item: Resolved, asked: Asked) -> bool:
         """Whether the reader takes for mere talk what the rules would act on, and no strong verb orders it."""

@@ -24,7 +24,6 @@ from fermata.agents.planner.reader.pairs import EncodedText, Said, said_call
 from fermata.agents.planner.reader.sites import CALL, Site, ToolReading, find_sites
 from fermata.agents.planner.resolved import CERTAIN, Resolved
 from fermata.agents.planner.speech import ask_which
-from fermata.agents.planner.tools import Tool
 from fermata.agents.planner.words_given import Words
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 _FAINT: Final = 0.3
 MOST_TOOLS: Final = 24
 """Read for one message: each costs a pass of the model. Of more tools those are read that come closest in meaning."""
+_BAN: Final = re.compile(r"^(?:without|but not|only not|except|not)\b", re.IGNORECASE)
 _CONDITION_WORD: Final = re.compile(
     r"^(?:only )?(?:if|when|once|should|unless|in case|as soon as|provided(?: that)?|as long as|whenever|after)\b\s*",
     re.IGNORECASE,
@@ -129,6 +129,8 @@ def _condition(text: EncodedText, site: Site) -> tuple[str, str]:
     if site.condition is None:
         return "", ""
     words = text.pieces[site.condition.piece][site.condition.start : site.condition.end].strip(" ,.")
+    if _BAN.match(words):
+        return "", ""
     head = _CONDITION_WORD.match(words)
     if head is None:
         return "if", words
@@ -179,7 +181,7 @@ def _behind(asked: Asked, site: Site) -> list[str]:
 
 def which_of(planner: Planner, asked: Asked, likely: float = 0.5) -> Decision | None:
     """The question back where several tools fit alike, and one of them acts: between readings the rules choose."""
-    names: list[Tool] = [s.tool for s in asked.said if s.either > likely and s.either > s.reading.kind[CALL]]
+    names = [s.tool for s in asked.said if s.either > likely and s.either > s.reading.kind[CALL]]
     if len(names) < 2 or all(t.reads for t in names):
         return None
     return Decision(
