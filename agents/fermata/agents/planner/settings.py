@@ -52,7 +52,7 @@ class Settings:
     runbook_named: float = 0.42
     runbook_close: float = 0.6
     #: From here on the reader takes a call for asked for; below the other, what the rules would do is asked about first.
-    reader_floor: float = 0.5
+    reader_floor: float = 0.9
     reader_talk: float = 0.2
 
 
