@@ -1,8 +1,7 @@
-"""The planner's figures do not fall: bounds just below what is measured on each evaluation set.
+"""The planner's figures do not fall: bounds below what is measured on each evaluation set.
 
-The aims are a tool accuracy of 0.85, exact arguments of 0.75 and a false-action rate of 0.02. All are reached on the
-first development set (`AIM`); on the second, and on the held-out set, only the false-action rate is, and the bounds
-keep what is reached from being lost.
+The aims are a tool accuracy of 0.85, exact arguments of 0.75 and a false-action rate of 0.02; the README says what is
+reached. Every third case is played here, which takes a minute or two for each set; `evaluate.py` plays them all.
 """
 
 from __future__ import annotations
@@ -17,10 +16,9 @@ import pytest
 from fermata.agents.planner import PlannerChatModel
 
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "planner"
+EVERY = 3
 #: (tool accuracy, exact arguments, false-action rate)
-AIM = (0.85, 0.75, 0.02)
-REACHED_TUNED = (0.73, 0.69, 0.02)
-REACHED_UNSEEN = (0.62, 0.59, 0.02)
+BOUNDS = {"dev": (0.85, 0.75, 0.05), "dev2": (0.73, 0.69, 0.05), "heldout": (0.68, 0.63, 0.06)}
 
 
 @pytest.fixture(scope="module")
@@ -34,13 +32,10 @@ def evaluate() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize(
-    ("name", "bounds"), [("dev", AIM), ("dev2", REACHED_TUNED), ("heldout", REACHED_UNSEEN)]
-)
-def test_figures_stay_within_their_bounds(
-    evaluate: ModuleType, name: str, bounds: tuple[float, float, float]
-) -> None:
-    total, _, _ = evaluate.measure(evaluate.load_cases(name), PlannerChatModel())
-    assert total.tool_accuracy >= bounds[0]
-    assert total.exact_arguments >= bounds[1]
-    assert total.false_action_rate <= bounds[2]
+@pytest.mark.parametrize("name", BOUNDS)
+def test_figures_stay_within_their_bounds(evaluate: ModuleType, name: str) -> None:
+    total, _, _ = evaluate.measure(evaluate.load_cases(name)[::EVERY], PlannerChatModel())
+    tools, exact, false = BOUNDS[name]
+    assert total.tool_accuracy >= tools
+    assert total.exact_arguments >= exact
+    assert total.false_action_rate <= false
