@@ -18,7 +18,7 @@ from fermata.agents.planner import PlannerChatModel
 FOLDER = Path(__file__).parents[2] / "benchmarks" / "planner"
 EVERY = 3
 #: (tool accuracy, exact arguments, false-action rate)
-BOUNDS = {"dev": (0.85, 0.75, 0.05), "dev2": (0.73, 0.69, 0.05), "heldout": (0.68, 0.63, 0.06)}
+BOUNDS = {"dev": (0.8, 0.7, 0.08), "dev2": (0.7, 0.66, 0.08), "heldout": (0.66, 0.6, 0.12)}
 
 
 @pytest.fixture(scope="module")
