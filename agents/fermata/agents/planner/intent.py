@@ -135,7 +135,7 @@ _CONSENT: Final = re.compile(
     re.IGNORECASE,
 )
 _REFUSAL: Final = re.compile(
-    r"^(?:no|nope|nah|never mind|nevermind|forget it|forget about it|don't|do not|stop|leave it|not now|neither(?: of them)?|none(?: of them)?|(?:i(?:'ve| have)? )?changed my mind|no thanks|no thank you|scratch that|on second thought(?:s)?,? no)[\s.!,]*(?:thanks|thank you)?[\s.!]*$",
+    r"^(?:(?:oh|ah|ok|okay|well|then|please|actually|hm+|hmm+|no)[,\s]+)*(?:no|nope|nah|rather not|better not|never mind|nevermind|forget it|forget about it|don't|do not|stop|leave it|not now|neither(?: of them)?|none(?: of them)?|(?:i(?:'ve| have)? )?changed my mind|no thanks|no thank you|scratch that|on second thought(?:s)?,? no)[\s.!,]*(?:thanks|thank you)?[\s.!]*$",
     re.IGNORECASE,
 )
 _EXCLUDED: Final = re.compile(

@@ -35,7 +35,7 @@ from fermata.agents.planner.ranking import (
     verb_groups,
     vocabulary,
 )
-from fermata.agents.planner.reader.asked import Asked, read_message, resolve_read, which_of
+from fermata.agents.planner.reader.asked import Asked, bans, read_message, resolve_read, which_of
 from fermata.agents.planner.reader.shared import Reader
 from fermata.agents.planner.references import chosen, elliptic
 from fermata.agents.planner.rejection import take_up
@@ -71,8 +71,7 @@ _RULE: Final = re.compile(
 )
 """Words of a question about how things ought to be, also where it names one thing: documents know that, readings don't."""
 _NAMED_NOUNS: Final = 0.5
-_ORDERED: Final = 0.7
-_BANS: Final = frozenset({Intent.PROHIBITION, Intent.REFUSAL})
+_ORDERED: Final = 0.3
 _NAMED: Final = 0.8
 
 
@@ -226,15 +225,17 @@ class Planner:
         it takes for mere talk are asked about first.
         """
         asked = read_message(self, text)
-        # A ban always wins: where the rules read one and no request, nothing that the reader sees is done.
-        banned = any(r.intent in _BANS for r in readings) and not any(r.intent in DOES for r in readings)
         if asked is not None:
+            if not any(r.intent in DOES for r in readings):
+                asked = self._beside_talk(asked, readings, text)
             either = which_of(self, asked)
             if either is not None:
                 return either
             acts = any(not said.tool.reads for said, _ in asked.sites())
-            if not banned and (acts or (asked.sites() and not self.conversation.passages)):
-                return self._two_alike(asked, readings) or resolve_read(self, asked)
+            if self._leans(readings):
+                return _without_repeats(self._resolve_all(readings))
+            if acts or (asked.sites() and not self.conversation.passages):
+                return self._with_the_rest(resolve_read(self, asked), asked, readings)
         resolved = _without_repeats(self._resolve_all(readings))
         doubted = asked and next((i for i in resolved if self._talk(i, asked)), None)
         if doubted:
@@ -250,18 +251,37 @@ class Planner:
             )
         return resolved
 
-    def _two_alike(self, asked: Asked, readings: list[Reading]) -> Decision | None:
-        """The rules' question which of two tools is meant, where the reader is sure of one of the two."""
-        sure = {said.tool.name for said, _ in asked.sites() if not said.tool.reads}
-        for item in self._resolve_all(readings) if sure else ():
-            asks = item.decision is not None and item.decision.kind == "ask" and item.decision.pending
-            if asks and len(asks.tools) > 1 and sure & set(asks.tools[:2]):
-                return item.decision
-        return None
+    def _beside_talk(self, asked: Asked, readings: Sequence[Reading], text: str) -> Asked:
+        """What is left of `asked` where the rules read no request: a ban always wins, so that only what is said beside it
+        is done; nothing is done about what is only wondered; and the reader has to be surer than otherwise.
+        """
+        if any(r.intent is Intent.HYPOTHETICAL for r in readings):
+            return asked.sure(CERTAIN)
+        return asked.beside(bans(readings, text)).sure(self.settings.reader_alone)
+
+    def _with_the_rest(
+        self, read: list[Resolved], asked: Asked, readings: list[Reading]
+    ) -> list[Resolved]:
+        """The requests that the reader found and, in words that none of those take, those that only the rules understand."""
+        places = [(i.reading.clause.start, i.reading.clause.end) for i in read]
+        for item in self._resolve_all(readings):
+            clause = item.reading.clause
+            understood = item.evidence is not None and item.decision is None and item.reading.intent in (*DOES, Intent.QUESTION)
+            alone = not any(a < clause.end and clause.start < b for a, b in places)
+            if understood and alone and not self._talk(item, asked):
+                read.append(item)
+        return sorted(read, key=lambda i: i.reading.clause.start)
+
+    def _leans(self, readings: Sequence[Reading]) -> bool:
+        """Whether the one request of the message only changes or repeats the call before ("make it 30", "undo that")."""
+        does = [r for r in readings if r.intent in (*DOES, Intent.STATEMENT)]
+        return len(does) == 1 and elliptic(self, does[0], ()) is not None
 
     def _talk(self, item: Resolved, asked: Asked) -> bool:
         """Whether the reader takes for mere talk what the rules would act on, and no strong verb orders it."""
         if item.evidence is None or item.decision is not None or item.filling.tool.reads:
+            return False
+        if item.evidence.score >= CERTAIN:
             return False
         ordered = item.reading.intent is Intent.REQUEST and item.evidence.features["verb"] >= _ORDERED
         return not ordered and asked.of(item.filling.tool.name) < self.settings.reader_talk

@@ -133,7 +133,8 @@ def chosen(planner: Planner, text: str) -> str:
     )
     if not m or not planner.asked:
         return text
-    offers = re.split(r"\bor\b", planner.conversation.turns[-2].said.rstrip(" ?"))
+    question = re.sub(r"^.*\bwhich\b[^:,]*[:,]", "", planner.conversation.turns[-2].said, flags=re.IGNORECASE)
+    offers = re.split(r",\s*(?:or\b)?|\bor\b", question.rstrip(" ?"))
     if len(offers) < 2:
         return text
     offer = (

@@ -32,10 +32,8 @@ def pending(planner: Planner) -> Pending | None:
         or (len(turns) > 1 and turns[-2].said.strip() == "" and turns[-2].calls)
     ):
         return None
-    if (
-        not re.search(r"\?|which|please (?:tell|say|give)|what |continue", turns[-2].said.lower())
-        and turns[-2].calls
-    ):
+    said = turns[-2].said.lower()
+    if said.strip() and not re.search(r"\?|which|please (?:tell|say|give)|what |continue", said):
         return None
     earlier = type(planner)(
         planner.conversation.before(len(turns) - 2),

@@ -51,8 +51,10 @@ class Settings:
     runbook_title: float = 0.49
     runbook_named: float = 0.42
     runbook_close: float = 0.6
-    #: From here on the reader takes a call for asked for; below the other, what the rules would do is asked about first.
-    reader_floor: float = 0.9
+    #: From here on the reader takes a call for asked for; where the rules see no request at all, from `reader_alone` on.
+    #: Below the other, what the rules would do is asked about first.
+    reader_floor: float = 0.5
+    reader_alone: float = 0.7
     reader_talk: float = 0.2
 
 

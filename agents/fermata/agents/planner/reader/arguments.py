@@ -28,19 +28,23 @@ from fermata.agents.planner.words_given import Candidate, Words
 _GIVEN: Final = 0.5
 _FAINT: Final = 0.3
 _MIN_CANDIDATE: Final = 0.2
+_NAMED: Final = 0.8
 _ARTICLE: Final = re.compile(r"^(?:the|a|an|our|my|your|this|that)\s+", re.IGNORECASE)
 
 
 @dataclass(slots=True)
 class Arguments:
-    """What a site gives a tool: values, the words used in the message, values that do not fit the schema, and which of the
-    values stand in other words than the site's."""
+    """What a site gives a tool: values, the words used in the message, values that do not fit the schema, which of the
+    values stand in other words than the site's, and for what is referred to what else of its kind was spoken of there.
+    """
 
     values: dict[str, Any] = field(default_factory=dict)
     used: list[tuple[int, int]] = field(default_factory=list)
     problems: list[tuple[Param, Candidate]] = field(default_factory=list)
     certainty: dict[str, float] = field(default_factory=dict)
     borrowed: set[str] = field(default_factory=set)
+    rivals: dict[str, list[Any]] = field(default_factory=dict)
+    taken: list[Span] = field(default_factory=list)
 
 
 class ArgumentReader:
@@ -58,20 +62,33 @@ class ArgumentReader:
         self._today = today
         self._meaning = meaning
 
+    @property
+    def message(self) -> str:
+        """The message that is read."""
+        return self._text.message
+
     def read(self, said: ToolReading, site: Site) -> Arguments:
         """The arguments of one site of `said`."""
         out = Arguments()
-        for param in said.tool.params:
+        # Words express one parameter: the one that the model is surest of takes them.
+        for param in sorted(said.tool.params, key=lambda p: -self._certainty(said, p)):
             value = self._value(said, site, param, out)
             if value is not None:
                 out.values[param.name] = value
+        out.values = {p.name: out.values[p.name] for p in said.tool.params if p.name in out.values}
         return out
+
+    def _certainty(self, said: ToolReading, param: Param) -> float:
+        scores = said.matches(param.name)
+        return 0.0 if scores is None else float(scores.max(initial=0.0))
 
     def _value(self, said: ToolReading, site: Site, param: Param, out: Arguments) -> Any:
         listed = options_of(param)
         if listed and param.kind != "array":
             return self._option(said, site, param, listed, out)
         spans = self._spans(said, site, param)
+        if param.kind != "text":
+            spans = [s for s in spans if not any(s.overlaps(t.piece, t.start, t.end) for t in out.taken)]
         if not spans:
             return None
         out.certainty[param.name] = max(s.score for s in spans)
@@ -84,11 +101,29 @@ class ArgumentReader:
             if found is None:
                 continue
             self._use(span, out)
+            out.taken.append(span)
             if found.problem:
                 out.problems.append((param, found))
                 return None
+            rivals = self._rivals(param, span, said.tool.params)
+            if len(rivals) > 1:
+                out.rivals[param.name] = rivals
             return found.value
         return None
+
+    def _rivals(self, param: Param, span: Span, others: Sequence[Param]) -> list[Any]:
+        """What else of the parameter's kind the earlier sentence speaks of from which a value is taken."""
+        if span.piece == len(self._text.pieces) - 1 or not (param.identifies or param.kind == "name"):
+            return []
+        words = Words(self._text.pieces[span.piece], self._names, self._today)
+        own = words.text[span.start : span.end].strip(" ,.!?;:")
+        if any(c.isdigit() for c in own):
+            named: list[Any] = [m.group() for m in re.finditer(_like(own), words.text)]
+        else:
+            found = candidates(param, words, self._meaning, others)
+            found = [c for c in found if c.score >= _NAMED and not c.soft]
+            named = [v for c in found for v in (c.value if isinstance(c.value, list) else [c.value])]
+        return sorted(set(named), key=lambda v: words.text.find(str(v)))
 
     def _spans(self, said: ToolReading, site: Site, param: Param) -> list[Span]:
         scores = said.matches(param.name)
@@ -133,6 +168,10 @@ class ArgumentReader:
         out.certainty[param.name] = certainty[1]
         if used is not None:
             self._use(used, out)
+            said_there = self._text.pieces[used.piece].lower()
+            rivals = [o for o in listed if used.piece != last and "?" not in said_there and _stands_in(o, said_there)]
+            if len(rivals) > 1:
+                out.rivals[param.name] = rivals
         if param.kind == "boolean":
             return best == "yes"
         return next(v for v in param.options if str(v) == best)
@@ -261,6 +300,13 @@ class ArgumentReader:
         partly = {n.text for n in self._names if bare.lower() in n.text.lower().split()}
         value = partly.pop() if len(partly) == 1 else bare
         return None if isinstance(pattern, str) else Candidate(value, span.start, span.end, span.score)
+
+
+def _like(identifier: str) -> str:
+    """A pattern for identifiers that look like this one: B-1204 is like B-7, and 10 is not."""
+    shape = re.sub(r"[^\W\d]+", "A", re.sub(r"\d+", "9", identifier))
+    parts = (r"\d+" if c == "9" else r"[^\W\d]+" if c == "A" else re.escape(c) for c in shape)
+    return rf"(?<![\w-]){''.join(parts)}(?![\w-])"
 
 
 def _stands_in(option: str, words: str) -> bool:

@@ -7,6 +7,7 @@ make of the call's own words (a reference to an earlier call, say) or stays miss
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,12 +25,15 @@ from fermata.agents.planner.reader.pairs import EncodedText, Said, said_call
 from fermata.agents.planner.reader.sites import CALL, Site, ToolReading, find_sites
 from fermata.agents.planner.resolved import CERTAIN, Resolved
 from fermata.agents.planner.speech import ask_which
+from fermata.agents.planner.tools import Tool
 from fermata.agents.planner.words_given import Words
 
 if TYPE_CHECKING:
     from fermata.agents.planner.plan import Planner
 
 _FAINT: Final = 0.3
+_LEAD: Final = 0.6
+"""How much better the rules have to find the surer one of two tools that fit alike, for it not to be asked about."""
 MOST_TOOLS: Final = 24
 """Read for one message: each costs a pass of the model. Of more tools those are read that come closest in meaning."""
 _BAN: Final = re.compile(r"^(?:without|but not|only not|except|not)\b", re.IGNORECASE)
@@ -37,6 +41,11 @@ _CONDITION_WORD: Final = re.compile(
     r"^(?:only )?(?:if|when|once|should|unless|in case|as soon as|provided(?: that)?|as long as|whenever|after)\b\s*",
     re.IGNORECASE,
 )
+_LEADS: Final = re.compile(r"\b(?:if|when|once|should|in case|as soon as|whenever|after|that)\W*$", re.IGNORECASE)
+"""What stands before a condition whose first word the model left out; without it the words are none."""
+_POINTS_BACK: Final = re.compile(r"\b(?:it|its|there|that one|them|him|her|their|again|his)\b", re.IGNORECASE)
+_SEVERAL: Final = re.compile(r"\b(?:both|all|each|every|them|those|these|their|everything)\b", re.IGNORECASE)
+_IN_ITS_PLACE: Final = re.compile(r"[,;]|\s[-–—]+\s|\b(?:but|just|only|instead|rather)\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +58,27 @@ class Asked:
     def of(self, name: str) -> float:
         """How sure it is (0 to 1) that a call of the tool is asked for; 1 if it was not read."""
         return next((s.asked for s in self.said if s.tool.name == name), 1.0)
+
+    def sure(self, floor: float) -> Asked:
+        """The same with only the calls that it is as sure of as `floor`."""
+        return replace(self, said=tuple(s if s.asked >= floor else replace(s, sites=[]) for s in self.said))
+
+    def beside(self, banned: Sequence[tuple[int, int]]) -> Asked:
+        """The same without the calls whose words stand in a ban."""
+        said = [
+            replace(s, sites=[site for site in s.sites if not any(_within(site, ban) for ban in banned)])
+            for s in self.said
+        ]
+        return replace(self, said=tuple(said))
+
+    def alike(self) -> list[Tool]:
+        """Two tools that would each act on the same words, the surer one first; nothing where there are none."""
+        found = [(s, site) for s in self.said if not s.tool.reads for site in s.sites]
+        found.sort(key=lambda f: -f[1].certainty)
+        for (one, a), (other, b) in itertools.combinations(found, 2):
+            if one is not other and _same_words(a, b):
+                return [one.tool, other.tool]
+        return []
 
     def sites(self) -> list[tuple[ToolReading, Site]]:
         """Every asked call, in the order of its words; of two that stand at the same words, the surer one."""
@@ -65,6 +95,27 @@ class Asked:
 def _same_words(a: Site, b: Site) -> bool:
     common = min(a.end, b.end) - max(a.start, b.start)
     return common > 0.6 * min(a.end - a.start, b.end - b.start)
+
+
+def _within(site: Site, ban: tuple[int, int]) -> bool:
+    common = min(site.end, ban[1]) - max(site.start, ban[0])
+    return common > 0.3 * (site.end - site.start)
+
+
+def bans(readings: Sequence[Reading], text: str) -> list[tuple[int, int]]:
+    """Where the message forbids: each ban's clause up to what is to be done in its place ("don't drain it, just lock it").
+    A "no" by itself forbids everything.
+    """
+    out = []
+    for reading in readings:
+        if reading.intent is Intent.REFUSAL:
+            return [(0, len(text))]
+        if reading.intent is not Intent.PROHIBITION:
+            continue
+        clause = reading.clause
+        ends = _IN_ITS_PLACE.search(text, clause.start + 1, clause.end)
+        out.append((clause.start, ends.start() if ends else clause.end))
+    return out
 
 
 def history(conversation: Conversation) -> list[Said]:
@@ -105,7 +156,8 @@ def resolve_read(planner: Planner, asked: Asked) -> list[Resolved]:
     for said, site in asked.sites():
         words = asked.text.message[site.start : site.end]
         support = [replace(planner.words(rest), reason=True) for rest in _behind(asked, site)]
-        filling = _filled(planner, arguments, said, site, planner.words(words), support, planned)
+        stretch = asked.text.message[site.start : _ends(asked, site)]
+        filling = _filled(planner, arguments, said, site, planner.words(words), support, planned, stretch)
         condition = _condition(asked.text, site)
         clause = Clause(words, site.start, site.end, condition=condition[1], condition_word=condition[0])
         reading = Reading(clause, Intent.REQUEST, words)
@@ -133,7 +185,8 @@ def _condition(text: EncodedText, site: Site) -> tuple[str, str]:
         return "", ""
     head = _CONDITION_WORD.match(words)
     if head is None:
-        return "if", words
+        before = text.pieces[site.condition.piece][: site.condition.start]
+        return ("if", words) if _LEADS.search(before) else ("", "")
     word = head.group().strip().lower()
     return ("unless" if word == "unless" else "if"), words[head.end() :]
 
@@ -146,7 +199,11 @@ def _filled(
     words: Words,
     support: Sequence[Words],
     planned: Sequence[tuple[str, dict[str, object]]],
+    stretch: str,
 ) -> Filling:
+    """The tool filled from the site's words; what it points back to ("open it again", in the `stretch` up to the next
+    request) is what an earlier request of the message is about.
+    """
     tool = said.tool
     read = arguments.read(said, site)
     ruled = rank([tool], words, support, planner.memory(planned), planner.meaning, settings=planner.settings)[
@@ -164,24 +221,52 @@ def _filled(
         if param.name in args or any(p is param for p, _ in problems):
             continue
         given = param.required or param.kind == "text" or said.present(param.name) > _FAINT
-        if param.name in ruled.args and given:
+        # One thing is not two arguments: where the reader used it for another one, it does not fill this one as well.
+        taken = param.kind == "name" and ruled.args.get(param.name) in args.values()
+        if param.name in ruled.args and given and not taken:
             args[param.name] = ruled.args[param.name]
     missing = [p for p in tool.required if p.name not in args and not any(q is p for q, _ in problems)]
+    if _POINTS_BACK.search(stretch):
+        for param in [p for p in missing if p.identifies or p.kind == "name"]:
+            before = [a[param.name] for _, a in reversed(planned) if param.name in a]
+            if before:
+                args[param.name] = before[0]
+                missing.remove(param)
     start = site.start
     used = [(max(0, a - start), b - start) for a, b in read.used if b > start]
-    return Filling(tool, args, missing, problems, used=[*used, *ruled.used])
+    doubtful = {} if _SEVERAL.search(arguments.message) else {k: v for k, v in read.rivals.items() if k in args}
+    args = {k: v for k, v in args.items() if k not in doubtful}
+    return Filling(tool, args, missing, problems, used=[*used, *ruled.used], doubtful=doubtful)
+
+
+def _ends(asked: Asked, site: Site) -> int:
+    """Where the next request begins."""
+    return min((s.start for _, s in asked.sites() if s.start >= site.end), default=len(asked.text.message))
 
 
 def _behind(asked: Asked, site: Site) -> list[str]:
     """What is said behind a request, up to the next one: often why."""
-    ends = min((s.start for _, s in asked.sites() if s.start >= site.end), default=len(asked.text.message))
-    rest = asked.text.message[site.end : ends].strip(" ,.;:!?-")
+    rest = asked.text.message[site.end : _ends(asked, site)].strip(" ,.;:!?-")
     return [rest] if len(rest.split()) > 1 else []
+
+
+def _undecided(planner: Planner, asked: Asked) -> list[Tool]:
+    """Two tools that would both act on the same words, where the rules don't find the first one better by far."""
+    tools = asked.alike()
+    if not tools:
+        return []
+    words = planner.words(asked.text.message)
+    ranked = rank(tools, words, [], planner.memory(), planner.meaning, settings=planner.settings)
+    scores = {e.tool.name: e.score for e in ranked if not e.filling.missing}
+    if len(scores) < len(tools) or scores[tools[0].name] - scores[tools[1].name] > _LEAD:
+        return []
+    return tools
 
 
 def which_of(planner: Planner, asked: Asked, likely: float = 0.5) -> Decision | None:
     """The question back where several tools fit alike, and one of them acts: between readings the rules choose."""
     names = [s.tool for s in asked.said if s.either > likely and s.either > s.reading.kind[CALL]]
+    names = names if len(names) > 1 else _undecided(planner, asked)
     if len(names) < 2 or all(t.reads for t in names):
         return None
     return Decision(
