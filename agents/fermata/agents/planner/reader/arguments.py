@@ -19,6 +19,7 @@ from fermata.agents.planner.names import Name
 from fermata.agents.planner.quantities import find_quantities
 from fermata.agents.planner.reader.pairs import EncodedText, options_of
 from fermata.agents.planner.reader.sites import Site, Span, ToolReading, find_spans, of_site
+from fermata.agents.planner.text import content_lemmas, lemma
 from fermata.agents.planner.times import find_times
 from fermata.agents.planner.tools import Param
 from fermata.agents.planner.units import convert
@@ -29,6 +30,8 @@ _GIVEN: Final = 0.5
 _FAINT: Final = 0.3
 _MIN_CANDIDATE: Final = 0.2
 _NAMED: Final = 0.8
+_REFERRED: Final = frozenset({"name", "number", "email"})
+"""Kinds of parameters that can be what "it" means."""
 _ARTICLE: Final = re.compile(r"^(?:the|a|an|our|my|your|this|that)\s+", re.IGNORECASE)
 
 
@@ -113,11 +116,15 @@ class ArgumentReader:
 
     def _rivals(self, param: Param, span: Span, others: Sequence[Param]) -> list[Any]:
         """What else of the parameter's kind the earlier sentence speaks of from which a value is taken."""
-        if span.piece == len(self._text.pieces) - 1 or not (param.identifies or param.kind == "name"):
+        counts = param.kind == "number" and not (param.identifies or (param.required and param.unit is None))
+        if span.piece == len(self._text.pieces) - 1 or param.kind not in _REFERRED or counts:
             return []
         words = Words(self._text.pieces[span.piece], self._names, self._today)
         own = words.text[span.start : span.end].strip(" ,.!?;:")
-        if any(c.isdigit() for c in own):
+        several = re.split(r",\s*|\s+(?:and|or|&)\s+", own)
+        if len(several) > 1:
+            return several
+        if any(c.isdigit() for c in own) or param.kind == "email":
             named: list[Any] = [m.group() for m in re.finditer(_like(own), words.text)]
         else:
             found = candidates(param, words, self._meaning, others)
@@ -155,6 +162,7 @@ class ArgumentReader:
             if scores is None:
                 continue
             spans = of_site(find_spans(self._text, scores, _FAINT), site, said.sites, last)
+            spans = [s for s in spans if not self._only_names(s, param)]
             strongest = max(spans, key=lambda s: s.score, default=None)
             present = said.option_present(param.name, option) if len(said.sites) == 1 else 0.0
             score = max(present, strongest.score if strongest else 0.0)
@@ -175,6 +183,12 @@ class ArgumentReader:
         if param.kind == "boolean":
             return best == "yes"
         return next(v for v in param.options if str(v) == best)
+
+    def _only_names(self, span: Span, param: Param) -> bool:
+        """Whether the words only say what kind of thing is meant ("one of the lists", "needs fuel"): that chooses nothing."""
+        said = self._text.pieces[span.piece][span.start : span.end]
+        words = {w for w in content_lemmas(said) if w not in ("one", "some", "any", "other", "another")}
+        return words <= {lemma(n) for n in param.nouns}
 
     def _list(
         self, said: ToolReading, site: Site, param: Param, spans: Sequence[Span], out: Arguments

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from fermata.agents.planner.plan import Planner
 
 _FAINT: Final = 0.3
+_TRACE: Final = 0.05
+"""Of a parameter that the reader is sure is not given, the rules invent no value either."""
 _LEAD: Final = 0.6
 """How much better the rules have to find the surer one of two tools that fit alike, for it not to be asked about."""
 MOST_TOOLS: Final = 24
@@ -220,9 +222,9 @@ def _filled(
     for param in tool.params:
         if param.name in args or any(p is param for p, _ in problems):
             continue
-        given = param.required or param.kind == "text" or said.present(param.name) > _FAINT
+        given = said.present(param.name) > (_TRACE if param.required else _FAINT)
         # One thing is not two arguments: where the reader used it for another one, it does not fill this one as well.
-        taken = param.kind == "name" and ruled.args.get(param.name) in args.values()
+        taken = str(ruled.args.get(param.name)) in {str(v) for v in args.values()}
         if param.name in ruled.args and given and not taken:
             args[param.name] = ruled.args[param.name]
     missing = [p for p in tool.required if p.name not in args and not any(q is p for q, _ in problems)]
