@@ -69,7 +69,7 @@ _POLITE: Final = re.compile(
 )  # fmt: skip
 _PROHIBITION: Final = re.compile(
     r"(?:^|\b(?:please|but|and|that you|to|you|we|they|i|it)\s+)(?:do not|don't|dont|don’t|never|avoid|refrain from)\b(?! forget| hesitate| mind)"
-    r"|^(?:not (?!more|less|over|under|above|below|until|before)|no(?: more| further)? (?=\w+(?:s|ing|ion|ments?)\b))|\b(?:under|in|on) no (?:circumstances?|case|account|condition)\b|\bby no means\b|\bat no (?:time|point)\b"
+    r"|^(?:not (?!more|less|over|under|above|below|until|before)|no(?: more| further)? (?=\w+(?:s|ing|ion|ments?)\b)|no (?:\w+ ){1,3}(?:today|tonight|tomorrow|now|yet|please|this|until|for|on|at|in|before|while)\b|(?:skip|forget(?: about)?|never mind|spare (?:me|us)) the\b|without \w+ing\b|(?:let's|let us) not\b|(?:don't|do not) even\b|i'd rather (?:you|we) (?:didn't|left|kept|let)\b)|\b(?:make sure|ensure|see to it|take care)(?: that)? .*\b(?:nobody|nothing|no one|not|never|\w+n't)\b|\b(?:under|in|on) no (?:circumstances?|case|account|condition)\b|\bby no means\b|\bat no (?:time|point)\b"
     r"|\b(?:should|must|may|can|shall|ought|need|would|could|will|might|is|are|be)(?: not|n't|n’t| never)\b|\b(?:cannot|can't|won't|shan't|shouldn't|mustn't|needn't|isn't to|aren't to)\b"
     r"|\bmust never\b|\b(?:touch|change|do|move|start|stop|alter|modify|write|send) nothing\b|\b(?:nobody|no one|no-one|none of (?:you|us)|nothing)\b.{0,30}\b(?:is to|are to|may|should|must|shall|gets? to|touch\w*|needs? to)\b"
     r"|\b(?:no need|isn't any need|unnecessary|forbidden|prohibited|not allowed|not permitted|off[- ]limits|out of the question|hands off|no longer|stop short of|steer clear|stay away|keep away|keep your hands)\b"
@@ -135,7 +135,7 @@ _CONSENT: Final = re.compile(
     re.IGNORECASE,
 )
 _REFUSAL: Final = re.compile(
-    r"^(?:(?:oh|ah|ok|okay|well|then|please|actually|hm+|hmm+|no)[,\s]+)*(?:no|nope|nah|rather not|better not|never mind|nevermind|forget it|forget about it|don't|do not|stop|leave it|not now|neither(?: of them)?|none(?: of them)?|(?:i(?:'ve| have)? )?changed my mind|no thanks|no thank you|scratch that|on second thought(?:s)?,? no)[\s.!,]*(?:thanks|thank you)?[\s.!]*$",
+    r"^(?:(?:oh|ah|ok|okay|well|then|please|actually|hm+|hmm+|no)[,\s]+)*(?:no|nope|nah|rather not|better not|never mind|nevermind|forget it|forget about it|don't|do not|stop|leave it|not now|neither(?: of them)?|none(?: of them)?|(?:i(?:'ve| have)? )?changed my mind|no thanks|no thank you|no way|scratch that|skip that|scrap that|drop that idea|i take (?:that|it) back|forget what i said|do nothing|let it be|keep it(?: as it is| the way it is)?|(?:it|that|everything) stays|(?:that's|that is) a no|(?:absolutely|certainly|definitely|of course) not|i said no|not (?:that|this)(?: one)?|(?:that's|that is|it's|it is) not necessary|let's not(?: do (?:that|it|this))?|i'd rather (?:you|we) (?:didn't|left it|kept it)|on second thought(?:s)?,? no)[\s.!,]*(?:thanks|thank you)?[\s.!]*$",
     re.IGNORECASE,
 )
 _EXCLUDED: Final = re.compile(

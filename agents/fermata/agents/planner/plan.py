@@ -35,7 +35,7 @@ from fermata.agents.planner.ranking import (
     verb_groups,
     vocabulary,
 )
-from fermata.agents.planner.reader.asked import Asked, bans, read_message, resolve_read, which_of
+from fermata.agents.planner.reader.asked import Asked, bans, read_message, repeats, resolve_read, which_of
 from fermata.agents.planner.reader.shared import Reader
 from fermata.agents.planner.references import chosen, elliptic
 from fermata.agents.planner.rejection import take_up
@@ -226,8 +226,7 @@ class Planner:
         """
         asked = read_message(self, text)
         if asked is not None:
-            if not any(r.intent in DOES for r in readings):
-                asked = self._beside_talk(asked, readings, text)
+            asked = self._beside_talk(asked, readings, text)
             either = which_of(self, asked)
             if either is not None:
                 return either
@@ -252,23 +251,28 @@ class Planner:
         return resolved
 
     def _beside_talk(self, asked: Asked, readings: Sequence[Reading], text: str) -> Asked:
-        """What is left of `asked` where the rules read no request: a ban always wins, so that only what is said beside it
-        is done; nothing is done about what is only wondered; and the reader has to be surer than otherwise.
+        """What is asked for beside bans: a ban always wins. Where the rules read no request, the reader has to be surer than
+        otherwise, and nothing is done about what is only wondered.
         """
-        if any(r.intent is Intent.HYPOTHETICAL for r in readings):
-            return asked.sure(CERTAIN)
-        return asked.beside(bans(readings, text)).sure(self.settings.reader_alone)
+        asked = asked.beside(bans(readings, text))
+        if any(r.intent in DOES for r in readings):
+            return asked
+        wondered = any(r.intent is Intent.HYPOTHETICAL for r in readings)
+        return asked.sure(CERTAIN if wondered else self.settings.reader_alone)
 
-    def _with_the_rest(
-        self, read: list[Resolved], asked: Asked, readings: list[Reading]
-    ) -> list[Resolved]:
+    def _with_the_rest(self, read: list[Resolved], asked: Asked, readings: list[Reading]) -> list[Resolved]:
         """The requests that the reader found and, in words that none of those take, those that only the rules understand."""
         places = [(i.reading.clause.start, i.reading.clause.end) for i in read]
         for item in self._resolve_all(readings):
             clause = item.reading.clause
-            understood = item.evidence is not None and item.decision is None and item.reading.intent in (*DOES, Intent.QUESTION)
+            understood = (
+                item.evidence is not None
+                and item.decision is None
+                and item.reading.intent in (*DOES, Intent.QUESTION)
+            )
             alone = not any(a < clause.end and clause.start < b for a, b in places)
-            if understood and alone and not self._talk(item, asked):
+            said = any(repeats(item, o) or repeats(o, item) for o in read) if understood else True
+            if understood and alone and not said and not self._talk(item, asked):
                 read.append(item)
         return sorted(read, key=lambda i: i.reading.clause.start)
 

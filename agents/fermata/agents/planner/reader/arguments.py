@@ -6,6 +6,7 @@ the same rules as everywhere in the planner. Nothing is invented: what those can
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -22,7 +23,7 @@ from fermata.agents.planner.reader.sites import Site, Span, ToolReading, find_sp
 from fermata.agents.planner.text import content_lemmas, lemma
 from fermata.agents.planner.times import find_times
 from fermata.agents.planner.tools import Param
-from fermata.agents.planner.units import convert
+from fermata.agents.planner.units import convert, unit_named
 from fermata.agents.planner.words import PRONOUNS
 from fermata.agents.planner.words_given import Candidate, Words
 
@@ -32,6 +33,8 @@ _MIN_CANDIDATE: Final = 0.2
 _NAMED: Final = 0.8
 _REFERRED: Final = frozenset({"name", "number", "email"})
 """Kinds of parameters that can be what "it" means."""
+_IDENTIFIER: Final = re.compile(r"(?<![\w-])[A-Za-z]\w*-[\w-]*\d[\w-]*")
+"""The 15 of O-15 is no number."""
 _ARTICLE: Final = re.compile(r"^(?:the|a|an|our|my|your|this|that)\s+", re.IGNORECASE)
 
 
@@ -78,8 +81,19 @@ class ArgumentReader:
             value = self._value(said, site, param, out)
             if value is not None:
                 out.values[param.name] = value
+        self._drop_doubles(out)
         out.values = {p.name: out.values[p.name] for p in said.tool.params if p.name in out.values}
         return out
+
+    def _drop_doubles(self, out: Arguments) -> None:
+        """What is said once is one argument: of two equal ones the surer stays."""
+        for one, other in itertools.combinations(list(out.values), 2):
+            values = out.values.get(one), out.values.get(other)
+            if values[0] != values[1] or not isinstance(values[0], str):
+                continue
+            said = re.findall(rf"(?<!\w){re.escape(values[0])}(?!\w)", self._text.message, re.IGNORECASE)
+            if len(said) == 1:
+                del out.values[min(one, other, key=lambda k: out.certainty.get(k, 0.0))]
 
     def _certainty(self, said: ToolReading, param: Param) -> float:
         scores = said.matches(param.name)
@@ -177,7 +191,11 @@ class ArgumentReader:
         if used is not None:
             self._use(used, out)
             said_there = self._text.pieces[used.piece].lower()
-            rivals = [o for o in listed if used.piece != last and "?" not in said_there and _stands_in(o, said_there)]
+            rivals = [
+                o
+                for o in listed
+                if used.piece != last and "?" not in said_there and _stands_in(o, said_there)
+            ]
             if len(rivals) > 1:
                 out.rivals[param.name] = rivals
         if param.kind == "boolean":
@@ -263,6 +281,8 @@ class ArgumentReader:
         return None
 
     def _number(self, param: Param, said: str, span: Span) -> Candidate | None:
+        if any(span.start < m.end() and m.start() < span.end for m in _IDENTIFIER.finditer(said)):
+            return None
         for q in find_quantities(said):
             if not span.overlaps(span.piece, q.start, q.end):
                 continue
@@ -309,7 +329,7 @@ class ArgumentReader:
         if known:
             return Candidate(max(known, key=len), span.start, span.end, span.score)
         bare = _ARTICLE.sub("", own)
-        if not bare or bare.lower() in PRONOUNS:
+        if not bare or bare.lower() in PRONOUNS or unit_named(bare.lower()) is not None:
             return None
         partly = {n.text for n in self._names if bare.lower() in n.text.lower().split()}
         value = partly.pop() if len(partly) == 1 else bare

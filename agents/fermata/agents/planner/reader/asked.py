@@ -43,7 +43,9 @@ _CONDITION_WORD: Final = re.compile(
     r"^(?:only )?(?:if|when|once|should|unless|in case|as soon as|provided(?: that)?|as long as|whenever|after)\b\s*",
     re.IGNORECASE,
 )
-_LEADS: Final = re.compile(r"\b(?:if|when|once|should|in case|as soon as|whenever|after|that)\W*$", re.IGNORECASE)
+_LEADS: Final = re.compile(
+    r"\b(?:if|when|once|should|in case|as soon as|whenever|after|that)\W*$", re.IGNORECASE
+)
 """What stands before a condition whose first word the model left out; without it the words are none."""
 _POINTS_BACK: Final = re.compile(r"\b(?:it|its|there|that one|them|him|her|their|again|his)\b", re.IGNORECASE)
 _SEVERAL: Final = re.compile(r"\b(?:both|all|each|every|them|those|these|their|everything)\b", re.IGNORECASE)
@@ -106,13 +108,14 @@ def _within(site: Site, ban: tuple[int, int]) -> bool:
 
 def bans(readings: Sequence[Reading], text: str) -> list[tuple[int, int]]:
     """Where the message forbids: each ban's clause up to what is to be done in its place ("don't drain it, just lock it").
-    A "no" by itself forbids everything.
+    A "no" without a request beside it forbids everything.
     """
     out = []
+    asks = any(r.intent in (Intent.REQUEST, Intent.NEED) for r in readings)
     for reading in readings:
-        if reading.intent is Intent.REFUSAL:
+        if reading.intent is Intent.REFUSAL and not asks:
             return [(0, len(text))]
-        if reading.intent is not Intent.PROHIBITION:
+        if reading.intent not in (Intent.PROHIBITION, Intent.REFUSAL):
             continue
         clause = reading.clause
         ends = _IN_ITS_PLACE.search(text, clause.start + 1, clause.end)
@@ -165,14 +168,14 @@ def resolve_read(planner: Planner, asked: Asked) -> list[Resolved]:
         reading = Reading(clause, Intent.REQUEST, words)
         item = Resolved(reading, Evidence(filling, {}, CERTAIN * site.certainty))
         item.decision = check_filling(planner, item, [], placed=True)
-        if any(_repeats(item, o) for o in out):
+        if any(repeats(item, o) for o in out):
             continue
         out.append(item)
         planned.extend((said.tool.name, a) for a in filling.calls())
     return out
 
 
-def _repeats(item: Resolved, earlier: Resolved) -> bool:
+def repeats(item: Resolved, earlier: Resolved) -> bool:
     """Whether nothing new is asked for: the model sometimes finds one request in two parts of a sentence."""
     return item.filling.tool is earlier.filling.tool and (
         item.filling.args.items() <= earlier.filling.args.items()
@@ -222,7 +225,9 @@ def _filled(
     for param in tool.params:
         if param.name in args or any(p is param for p, _ in problems):
             continue
+        literal = param.kind != "text" and _stands(ruled.args.get(param.name), words)
         given = said.present(param.name) > (_TRACE if param.required else _FAINT)
+        given = given or (tool.reads or literal if param.required else param.kind == "text")
         # One thing is not two arguments: where the reader used it for another one, it does not fill this one as well.
         taken = str(ruled.args.get(param.name)) in {str(v) for v in args.values()}
         if param.name in ruled.args and given and not taken:
@@ -236,9 +241,18 @@ def _filled(
                 missing.remove(param)
     start = site.start
     used = [(max(0, a - start), b - start) for a, b in read.used if b > start]
-    doubtful = {} if _SEVERAL.search(arguments.message) else {k: v for k, v in read.rivals.items() if k in args}
+    doubtful = (
+        {} if _SEVERAL.search(arguments.message) else {k: v for k, v in read.rivals.items() if k in args}
+    )
     args = {k: v for k, v in args.items() if k not in doubtful}
     return Filling(tool, args, missing, problems, used=[*used, *ruled.used], doubtful=doubtful)
+
+
+def _stands(value: object, words: Words) -> bool:
+    """Whether a value is said as it is, and not only concluded."""
+    return value is not None and bool(
+        re.search(rf"(?<!\w){re.escape(str(value))}(?!\w)", words.text, re.IGNORECASE)
+    )
 
 
 def _ends(asked: Asked, site: Site) -> int:
