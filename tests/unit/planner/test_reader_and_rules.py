@@ -130,3 +130,100 @@ def test_a_ban_wins_over_a_reader_that_hears_an_order() -> None:
     assert made(ask(PlannerChatModel(reader=Reader(Eager())), "P-4 has done its share")) == [
         ("stop_pump", {"pump": "P-4"})
     ]
+
+
+def test_of_two_things_that_were_spoken_of_it_names_none() -> None:
+    earlier = ("P-4 and P-6 both rattle.", "Yes, both, since six.")
+    reply = ask(PlannerChatModel(), *earlier, "stop it then")
+    assert reply.tool_calls == []
+    assert "P-4" in str(reply.content)
+    assert "P-6" in str(reply.content)
+    assert made(ask(PlannerChatModel(), "P-4 rattles.", "It does, since six.", "stop it then")) == [
+        ("stop_pump", {"pump": "P-4"})
+    ]
+
+
+class Torn:
+    """A reader that is sure of two tools for the same words."""
+
+    def read(self, pairs: Sequence[Pair], /) -> list[Reading]:
+        out = current_reader().read(pairs)
+        for reading in out[:2]:
+            reading.kind[:] = (0, 1, 0, 0)
+            reading.tags[:] = 0
+        return out
+
+
+def test_two_tools_that_would_act_on_the_same_words_are_asked_about() -> None:
+    twins = [
+        tool("open_left", "Opens a sluice.", pump=PUMP),
+        tool("open_right", "Opens a sluice.", pump=PUMP),
+    ]
+    reply = ask(PlannerChatModel(reader=Reader(Torn())), "P-4 again", tools=twins)
+    assert reply.tool_calls == []
+    assert "open left" in str(reply.content)
+    assert "open right" in str(reply.content)
+
+
+def test_what_is_said_beside_a_ban_is_done_and_the_ban_is_kept() -> None:
+    assert made(ask(PlannerChatModel(), "don't stop P-4, just set it to 700 rpm")) == [
+        ("set_speed", {"pump": "P-4", "rpm": 700})
+    ]
+
+
+def test_a_no_to_a_question_calls_off_what_the_reader_still_hears() -> None:
+    for no in ("oh, forget about it, I'll do that myself", "Then rather not.", "please don't", "that's a no"):
+        reply = ask(PlannerChatModel(reader=Reader(Eager())), "stop P-4", "It feeds line 2. Shall I?", no)
+        assert reply.tool_calls == [], no
+
+
+def test_nothing_is_invented_for_what_a_message_does_not_give() -> None:
+    note = tool(
+        "send_fitter",
+        "Sends a fitter to a pump.",
+        pump=PUMP,
+        task={"type": "string", "description": "What to do."},
+    )
+    reply = ask(PlannerChatModel(), "get a fitter over to P-8", tools=[note, *TOOLS])
+    assert reply.tool_calls == []
+    reply = ask(
+        PlannerChatModel(),
+        "put 5 of the spares aside for P-5",
+        tools=[
+            tool(
+                "reserve",
+                "Puts spares aside for a pump.",
+                pump=PUMP,
+                count={"type": "integer", "description": "How many."},
+            ),
+            *TOOLS,
+        ],
+    )
+    assert made(reply) in ([], [("reserve", {"pump": "P-5", "count": 5})])
+    reply = ask(
+        PlannerChatModel(),
+        "reserve some spares for P-5",
+        tools=[
+            tool(
+                "reserve",
+                "Puts spares aside for a pump.",
+                pump=PUMP,
+                count={"type": "integer", "description": "How many."},
+            ),
+            *TOOLS,
+        ],
+    )
+    assert reply.tool_calls == []
+
+
+def test_a_message_that_only_changes_the_last_call_is_left_to_the_rules() -> None:
+    model = PlannerChatModel().bind_tools(TOOLS)
+    call = {"id": "c1", "name": "set_speed", "args": {"pump": "P-3", "rpm": 800}}
+    messages: list[Any] = [
+        HumanMessage("set P-3 to 800"),
+        AIMessage("", tool_calls=[call]),
+        ToolMessage("{}", tool_call_id="c1"),
+        AIMessage("P-3 runs at 800 rpm."),
+        HumanMessage("make it 950"),
+    ]
+    assert made(model.invoke(messages)) == [("set_speed", {"pump": "P-3", "rpm": 950})]

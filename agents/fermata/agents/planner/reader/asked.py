@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+from fermata.agents.planner.candidates import candidates
 from fermata.agents.planner.clauses import Clause
 from fermata.agents.planner.conversation import Conversation
 from fermata.agents.planner.decision import Decision, Pending
@@ -25,13 +26,14 @@ from fermata.agents.planner.reader.pairs import EncodedText, Said, said_call
 from fermata.agents.planner.reader.sites import CALL, Site, ToolReading, find_sites
 from fermata.agents.planner.resolved import CERTAIN, Resolved
 from fermata.agents.planner.speech import ask_which
-from fermata.agents.planner.tools import Tool
+from fermata.agents.planner.tools import Param, Tool
 from fermata.agents.planner.words_given import Words
 
 if TYPE_CHECKING:
     from fermata.agents.planner.plan import Planner
 
 _FAINT: Final = 0.3
+_NAMED: Final = 0.8
 _TRACE: Final = 0.05
 """Of a parameter that the reader is sure is not given, the rules invent no value either."""
 _LEAD: Final = 0.6
@@ -235,8 +237,8 @@ def _filled(
     missing = [p for p in tool.required if p.name not in args and not any(q is p for q, _ in problems)]
     if _POINTS_BACK.search(stretch):
         for param in [p for p in missing if p.identifies or p.kind == "name"]:
-            before = [a[param.name] for _, a in reversed(planned) if param.name in a]
-            if before:
+            before = _antecedents(planner, param, arguments.message[: site.start], planned)
+            if len(before) == 1:
                 args[param.name] = before[0]
                 missing.remove(param)
     start = site.start
@@ -246,6 +248,18 @@ def _filled(
     )
     args = {k: v for k, v in args.items() if k not in doubtful}
     return Filling(tool, args, missing, problems, used=[*used, *ruled.used], doubtful=doubtful)
+
+
+def _antecedents(
+    planner: Planner, param: Param, before: str, planned: Sequence[tuple[str, dict[str, object]]]
+) -> list[object]:
+    """What "it" can be in a message: what its last request is about, else whatever is named before (also in a ban)."""
+    planned_value = next((a[param.name] for _, a in reversed(planned) if param.name in a), None)
+    if planned_value is not None:
+        return [planned_value]
+    named = candidates(param, planner.words(before), planner.meaning)
+    sure = [c.value for c in named if c.score >= _NAMED and not c.soft and not c.problem]
+    return list(dict.fromkeys(v for v in sure if not isinstance(v, list)))
 
 
 def _stands(value: object, words: Words) -> bool:
