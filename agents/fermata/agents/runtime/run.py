@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from langgraph.types import Interrupt
 
 from fermata.agents.runtime.calls import Activity
+from fermata.agents.runtime.context import current_execution
 from fermata.agents.runtime.errors import FrameTooLargeError, HostError, RunStopped, ServerRefusedError
 from fermata.agents.runtime.wire import Wire
 from fermata.v1 import run_pb2, worker_pb2
@@ -80,7 +81,7 @@ class ActiveRun:
         self._commit = worker_pb2.Commit()
         self._commit_bytes = 0
         self._entered = False
-        self._ordinals: dict[tuple[str, ...], int] = {}
+        self._ordinals: dict[tuple[int, *tuple[str, ...]], int] = {}
 
     @property
     def on_loop_thread(self) -> bool:
@@ -115,8 +116,8 @@ class ActiveRun:
         if self.stop_cause:
             raise RunStopped(self.stop_cause)
 
-    def new_execution(self) -> None:
-        """Forget what the last execution came upon: the graph is entered again."""
+    def new_execution(self) -> int:
+        """Forget what the last execution came upon: the graph is entered again. Returns the number of the new one."""
         self.may_be_recorded = self.may_be_recorded or self._entered
         self._entered = True
         with self._lock:
@@ -125,12 +126,15 @@ class ActiveRun:
         self.interrupts = {}
         self.gate_stopped = False
         self.held_by = ""
+        return self.activity.enter()
 
     def ordinal(self, *key: str) -> int:
-        """Counts, from 0, how often it was called with this key in this execution."""
+        """Counts, from 0, how often it was called with this key in the execution that the calling code belongs to: what an
+        earlier one has left behind must not shift the numbers of this one."""
+        execution = current_execution.get() or self.activity.execution
         with self._lock:
-            count = self._ordinals.get(key, 0)
-            self._ordinals[key] = count + 1
+            count = self._ordinals.get((execution, *key), 0)
+            self._ordinals[execution, *key] = count + 1
         return count
 
     def buffer(self, add: Callable[[worker_pb2.Commit], None], size_bytes: int = 0) -> None:
