@@ -136,6 +136,24 @@ def test_the_rule_names_who_decides_also_where_the_run_is_stopped(world: Any, en
     assert json.loads(_asked(world, run).roles) == ["operator"]
 
 
+def test_a_decision_about_a_call_that_waits_for_a_doubt_about_its_tool_does_not_wake_its_run(
+    world: Any,
+) -> None:
+    run = _started(world)
+    world.policy(asks())
+    assert world.gate(run, step="s2", place="p2", args={"speed": 2}).verdict == ASK
+    world.decide(_asked(world, run).id)
+    world.lose(dead=True)
+    _again(world, run)
+    assert world.gate(run, worker="w2", place="p", args={"speed": 1}).verdict == ASK
+    assert world.gate(run, worker="w2", step="s2", place="p2", args={"speed": 2}).verdict == ASK
+    world.host(run, worker="w2", park=worker_pb2.Park(asking_steps=["s1", "s2"]))
+    assert world.state(run) == "AWAITING"
+    world.decide(_asked(world, run).id, "IT_HAPPENED")
+    assert world.state(run) == "RUNNING"
+    assert world.gate(run, worker="w2", step="s2", place="p2", args={"speed": 2}).verdict == PROCEED
+
+
 # What is shown, and what is offered
 
 

@@ -77,7 +77,7 @@ class ActiveRun:
         """The latch for which it was, if the server named one."""
         self.not_started: list[str] = []
         """Steps whose permit was given back."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._commit = worker_pb2.Commit()
         self._commit_bytes = 0
         self._entered = False
@@ -99,10 +99,13 @@ class ActiveRun:
 
         :param silent: write nothing any more, for the lease is lost.
         """
-        self.silent = self.silent or silent
+        with self._lock:
+            self.silent = self.silent or silent
         if not self.stop_cause:
             self.stop_cause = cause
             self.on_stop()
+        if self.silent:
+            self.wire.give_up(self.lease, RunStopped(self.stop_cause))
 
     def fail(self, failure: HostError) -> None:
         """Let the run end with this error. The first one stays."""
@@ -159,8 +162,8 @@ class ActiveRun:
         """Send a message with all that is not committed yet, and return the future of its answer.
 
         What only reads can't carry a commit: all that is not committed goes in a message of its own before it. A
-        refusal stops the run. Where the lease is lost nothing leaves but ``step_closed``; the future then fails with
-        ``RunStopped``.
+        refusal stops the run. Where the lease is lost nothing leaves but ``step_closed``, and the future fails with
+        ``RunStopped`` whatever was sent.
         """
         with self._lock:
             if self.silent and "step_closed" not in body:
@@ -176,6 +179,8 @@ class ActiveRun:
                     else:
                         message.commit.CopyFrom(commit)
             answer = self.wire.request(message)
+            if self.silent:
+                self.wire.give_up(self.lease, RunStopped(self.stop_cause))
         answer.add_done_callback(self._look_at)
         return answer
 
