@@ -4,19 +4,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test unit histories mutants prove check lint types imports protos bench lock clean
+.PHONY: demo test unit histories mutants chaos prove check lint types imports protos bench lock clean
 
 ## demo: install what is pinned, start everything, and play the factory story
 demo: $(VENV)/.runtime
 	@$(BIN)/python -m fermata.agents.factory.demo $(DEMO)
 
-## test: lint, types, import rules, protos, deploy files, all tests, 500 simulated histories, and the faults that those must find
+## test: lint, types, import rules, protos, deploy files, all tests, 500 simulated histories, the faults that those must find, and 10 rounds of chaos
 test: check unit histories mutants
 	$(BIN)/python -m pytest tests/integration tests/e2e $(PYTEST)
+	$(BIN)/python -m pytest tests/chaos $(CHAOS)
 
-## prove: the same at greater length: 10,000 histories
+## prove: the same at greater length: 10,000 histories, 100 rounds of chaos; goes on after a failure, to print them all
 prove: $(VENV)/.dev
-	$(BIN)/python -m tests.simulation.run --seeds 0-9999
+	@failed=0; \
+	$(BIN)/python -m tests.simulation.run --seeds 0-9999 || failed=1; \
+	$(BIN)/python -m pytest tests/chaos --rounds 100 $(CHAOS) || failed=1; \
+	exit $$failed
 
 ## histories: the whole product in one loop that owns time, under faults; a seed that breaks a promise is printed and replays
 histories: $(VENV)/.dev
@@ -25,6 +29,10 @@ histories: $(VENV)/.dev
 ## mutants: plant each fault of tests/mutants, and let the histories find it
 mutants: $(VENV)/.dev
 	$(BIN)/python -m tests.mutants.run
+
+## chaos: kill and freeze real processes while runs are at work; CHAOS="--rounds 1 --seed 7" plays one round again
+chaos: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/chaos $(CHAOS)
 
 ## unit: the fast tests only
 unit: $(VENV)/.dev

@@ -21,7 +21,7 @@ from fermata.v1 import approval_pb2, run_pb2
 
 PATIENT = StreamOptions(heartbeat_timeout_seconds=10.0, patience_seconds=None)
 LOOK_AGAIN_SECONDS = 0.1
-DEAD_SECONDS = 5.0
+DEAD_SECONDS = 15.0
 """How long the end of a connection may take to be seen after its process has died."""
 
 EDITED_AMOUNT = 1007

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +11,10 @@ from sqlalchemy import update
 
 from fermata.server.errors import DomainError
 from fermata.server.lifecycle import leases
+from fermata.server.lifecycle.stopping import expire
+from fermata.server.runs.record import RunRecord, open_run
 from fermata.server.store import schema
+from fermata.server.store.database import Transaction
 from fermata.v1 import approval_pb2, worker_pb2
 
 PROCEED = worker_pb2.GATE_VERDICT_PROCEED
@@ -53,6 +57,14 @@ def _in_doubt(world: Any, *, dead: bool = True, **values: Any) -> str:
 def _asked(world: Any, run: str) -> Any:
     [approval] = world.pending(run)
     return world.approval(approval)
+
+
+def _with_run(world: Any, run: str, act: Callable[[Transaction, RunRecord], object]) -> None:
+    def acting(transaction: Transaction) -> None:
+        with open_run(transaction, "default", run) as record:
+            act(transaction, record)
+
+    world.tx(acting)
 
 
 def _decisions(row: Any) -> set[str]:
@@ -107,6 +119,39 @@ def test_the_rule_names_who_decides_also_where_hosts_keep_dying(world: Any) -> N
             _again(world, run)
     assert world.state(run) == "FAILED"
     assert json.loads(_asked(world, run).roles) == ["operator"]
+
+
+@pytest.mark.parametrize("ended_by", ["a halt", "a deadline", "a later message"])
+def test_the_rule_names_who_decides_also_where_the_run_is_stopped(world: Any, ended_by: str) -> None:
+    run = _in_doubt(world)
+    world.policy(asks(roles=["operator"]))
+    match ended_by:
+        case "a halt":
+            world.latch("HALT", "run", run)
+        case "a deadline":
+            _with_run(world, run, expire)
+        case _:
+            world.create(thread=world.run(run).thread.rsplit("/", 1)[1], strategy="INTERRUPT")
+    world.stop_report(run, worker="w2")
+    assert json.loads(_asked(world, run).roles) == ["operator"]
+
+
+def test_a_decision_about_a_call_that_waits_for_a_doubt_about_its_tool_does_not_wake_its_run(
+    world: Any,
+) -> None:
+    run = _started(world)
+    world.policy(asks())
+    assert world.gate(run, step="s2", place="p2", args={"speed": 2}).verdict == ASK
+    world.decide(_asked(world, run).id)
+    world.lose(dead=True)
+    _again(world, run)
+    assert world.gate(run, worker="w2", place="p", args={"speed": 1}).verdict == ASK
+    assert world.gate(run, worker="w2", step="s2", place="p2", args={"speed": 2}).verdict == ASK
+    world.host(run, worker="w2", park=worker_pb2.Park(asking_steps=["s1", "s2"]))
+    assert world.state(run) == "AWAITING"
+    world.decide(_asked(world, run).id, "IT_HAPPENED")
+    assert world.state(run) == "RUNNING"
+    assert world.gate(run, worker="w2", step="s2", place="p2", args={"speed": 2}).verdict == PROCEED
 
 
 # What is shown, and what is offered

@@ -15,7 +15,7 @@ from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
 from langgraph.types import interrupt
 
-from fermata.agents.runtime.calls import Activity
+from fermata.agents.runtime.calls import MAX_THREADS, Activity, Call
 from fermata.agents.runtime.errors import CallRefused
 from fermata.agents.runtime.gate import only_in_runs, run_of_context
 from fermata.v1 import run_pb2
@@ -270,6 +270,19 @@ async def test_sync_tools_of_an_async_graph(host_of: Any, ledger: Any) -> None:
     worker.resume()
     assert (await worker.finished()).answer == "done"
     assert CALLS == ["aopen b 3", "sopen a"]
+
+
+def test_calls_that_have_no_thread_to_come_in_are_not_waited_for() -> None:
+    activity = Activity()
+    asking = Call(step="s1", scope="task")
+    assert activity.begin(asking, activity.expect("task"))
+    activity.expect("task")
+    paused = activity.pause(asking)
+    for _ in range(MAX_THREADS):
+        activity.thread_begins()
+    assert not paused.done()
+    activity.thread_begins()
+    assert paused.done()
 
 
 async def test_a_sync_graph_with_sync_tools(host_of: Any, ledger: Any) -> None:

@@ -14,9 +14,10 @@ from langchain_core.tools import BaseTool, InjectedToolCallId, ToolException, to
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import InjectedState, ToolNode, ToolRuntime
 from langgraph.types import Command, RetryPolicy, Send
-from pydantic import BaseModel
+from pydantic import BaseModel, field_validator
 
 from fermata.agents.runtime import context
+from fermata.agents.runtime.calls import Activity
 from fermata.agents.runtime.errors import CallRefused
 from fermata.v1 import agent_pb2, run_pb2, worker_pb2
 
@@ -491,6 +492,84 @@ async def _asks_and_is_executed_again(worker: Any, ledger: Any) -> None:
     ledger.approved[f"tenants/t/approvals/{park.asking_steps[0][:12]}"] = "approve"
     worker.resume()
     await worker.finished()
+
+
+@pytest.mark.parametrize("when", ["while it is parked", "in the next execution, ahead of that one's own"])
+async def test_a_call_that_a_parked_execution_has_left_behind_is_made_once(
+    host_of: Any, ledger: Any, when: str
+) -> None:
+    late, came = asyncio.Event(), asyncio.Event()
+    entered = 0
+
+    async def left_behind() -> str:
+        await late.wait()
+        try:
+            return str(await move.ainvoke({"axis": "x"}))
+        finally:
+            came.set()
+
+    async def act(state: MessagesState) -> dict[str, Any]:
+        nonlocal entered
+        entered += 1
+        if entered == 2:
+            late.set()
+            await came.wait()
+        said = await asyncio.gather(smove.ainvoke({"axis": "y"}), left_behind())
+        return {"messages": [AIMessage(" and ".join(said))]}
+
+    ledger.policy = {"smove": "ask"}
+    worker = await host_of(node_graph(act))
+    await worker.assign(HELLO)
+    await worker.parked()
+    if when == "while it is parked":
+        late.set()
+        await came.wait()
+        assert CALLS == []
+    await _asks_and_is_executed_again(worker, ledger)
+    assert ledger.finish.answer == "moved y and moved x by 1"
+    assert sorted(CALLS, key=str) == [("x", 1), "y"]
+    assert [gate.ordinal for gate in ledger.gates if gate.tool == "move"] == [0]
+
+
+async def test_a_call_that_is_slow_on_its_way_to_its_gate_is_asked_about_beside_its_sibling(
+    host_of: Any, ledger: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sibling_waits = threading.Event()
+    pause = Activity.pause
+
+    def pausing(activity: Activity, moving: Any) -> Any:
+        paused = pause(activity, moving)
+        if not paused.done():
+            sibling_waits.set()
+        return paused
+
+    class Axis(BaseModel):
+        axis: str
+
+        @field_validator("axis")
+        @classmethod
+        def slowly(cls, axis: str) -> str:
+            assert axis != "slow" or sibling_waits.wait(10)
+            return axis
+
+    @tool(args_schema=Axis)
+    def turn(axis: str) -> str:
+        """Turn an axis."""
+        CALLS.append(axis)
+        return f"turned {axis}"
+
+    monkeypatch.setattr(Activity, "pause", pausing)
+    ledger.policy = {"turn": "ask"}
+    calls = [call("turn", 1, axis="quick"), call("turn", 2, axis="slow")]
+    worker = await host_of(tool_graph(*calls, tools=[turn]))
+    await worker.assign(HELLO)
+    park = await worker.parked()
+    assert len(park.asking_steps) == 2
+    for step in park.asking_steps:
+        ledger.approved[f"tenants/t/approvals/{step[:12]}"] = "approve"
+    worker.resume()
+    await worker.finished()
+    assert sorted(CALLS) == ["quick", "slow"]
 
 
 async def test_a_call_that_differs_in_a_second_execution_is_in_the_place_of_the_first(

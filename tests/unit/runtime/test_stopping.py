@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from typing import Any
 
@@ -448,6 +449,32 @@ async def test_a_lost_lease_is_answered_when_the_thread_of_its_call_is_done(
     go_on.set()
     await worker.until(lambda: ledger.stopped)
     assert [closed.outcome for closed in ledger.closed][:1] == [run_pb2.STEP_OUTCOME_FINISHED]
+
+
+@pytest.mark.parametrize("never_answered", ["gate", "step_closed"])
+async def test_a_lost_lease_is_answered_though_nobody_answers_what_was_asked_under_it(
+    host_of: Any, ledger: Any, never_answered: str
+) -> None:
+    started = asyncio.Event()
+
+    @tool
+    async def long() -> str:
+        """Long, and can't be stopped."""
+        started.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return "done after all"
+
+    async def act(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [AIMessage(await long.ainvoke({}))]}
+
+    ledger.unanswered = {never_answered}
+    worker = await host_of(chain(act))
+    await worker.assign(HELLO)
+    await (worker.until(lambda: ledger.gates) if never_answered == "gate" else started.wait())
+    worker.stop(worker_pb2.STOP_MODE_DROP)
+    await worker.until(lambda: ledger.stopped)
+    assert started.is_set() == bool(ledger.closed) == (never_answered == "step_closed")
 
 
 async def test_a_lost_lease_still_tells_how_its_call_ended(host_of: Any, ledger: Any) -> None:

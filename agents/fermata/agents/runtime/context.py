@@ -33,6 +33,8 @@ class RunningCall:
 
 current_run: ContextVar[ActiveRun | None] = ContextVar("fermata_run", default=None)
 current_call: ContextVar[RunningCall | None] = ContextVar("fermata_call", default=None)
+current_execution: ContextVar[int] = ContextVar("fermata_execution", default=0)
+"""The number of the execution to which the calling code belongs; 0 where that is unknown, as in a bare thread."""
 _process_spec: list[agent_pb2.AgentSpec] = []
 
 

@@ -27,6 +27,7 @@ from langgraph.types import Command, Durability, Interrupt
 from fermata.agents.runtime.breakpoint import HoldPoint
 from fermata.agents.runtime.canonical import NotJsonError, jsonable
 from fermata.agents.runtime.checkpointer import ChannelCheckpointSaver
+from fermata.agents.runtime.context import current_execution
 from fermata.agents.runtime.errors import HostError, OutputNotSerializableError, RunStopped
 from fermata.agents.runtime.gate import LATCH_ID, serving
 from fermata.agents.runtime.messages import (
@@ -160,9 +161,9 @@ class Execution:
 
     async def _supervise(self, going_on: Any) -> bool:
         """Enter the graph once and report what came of it. True where the run is over."""
-        self._run.new_execution()
+        number = self._run.new_execution()
         self._run.check()
-        self._work = asyncio.create_task(self._enter(going_on))
+        self._work = asyncio.create_task(self._enter(going_on, number))
         await asyncio.wait([self._work])
         if self._run.failure is not None:
             await self._settled()
@@ -175,7 +176,8 @@ class Execution:
             return True
         return self._work.result()
 
-    async def _enter(self, going_on: Any) -> bool:
+    async def _enter(self, going_on: Any, number: int) -> bool:
+        current_execution.set(number)
         seen = _Seen()
         hold = HoldPoint(self._run, self._graph.interrupt_before_nodes)
         begin = time.monotonic()
@@ -204,9 +206,11 @@ class Execution:
         finally:
             self._spent_seconds += time.monotonic() - begin
         # Orphans of a gather, and tasks that a node left behind: their calls have an end, and the run waits for it.
-        await asyncio.wrap_future(self._run.activity.closed())
         if seen.interrupts is not None:
+            # Those that have yet to come to their gate are made by the next execution.
+            await asyncio.wrap_future(self._run.activity.leave())
             return await self._park(seen, hold)
+        await asyncio.wrap_future(self._run.activity.closed())
         await self._settled()
         return await self._finish(seen.values)
 

@@ -11,7 +11,8 @@ node and nested graphs all pass it. It is installed once per process; outside of
 - PROCEED: the latch of this process is looked at and the call dispatched without a point in between at which the event
   loop could turn.
 - ASK raises LangGraph's ``GraphInterrupt`` once the task's other calls are closed, so that none is left behind as an
-  orphan of ``gather``.
+  orphan of ``gather``. One of a sync tool is waited for from its ``ainvoke`` on: it comes to its gate in a thread, later.
+- A call of an execution that has been left all the same, since the node awaits something else before it, does not begin.
 - A call that interrupts by itself (``interrupt()`` in a tool) is given back as NOT_STARTED: LangGraph executes it again
   from its beginning.
 - A time limit cancels async tools. A sync tool can't be cancelled: the agent gets TOOL_TIMEOUT, the step is on record
@@ -32,6 +33,7 @@ from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import BaseTool
 from langgraph.errors import GraphBubbleUp, GraphInterrupt
 from langgraph.types import Interrupt
@@ -39,11 +41,15 @@ from langgraph.types import Interrupt
 from fermata.agents.runtime.context import RunningCall, current_call, current_run
 from fermata.agents.runtime.errors import CallRefused, HostError, RunStopped
 from fermata.agents.runtime.gated import GatedCall, prepare
+from fermata.agents.runtime.place import task_of
 from fermata.agents.runtime.run import ActiveRun, answer_of
 from fermata.v1 import worker_pb2
 
 _inner: contextvars.ContextVar[BaseTool | None] = contextvars.ContextVar("fermata_inner_tool", default=None)
 """The tool whose overridden ``run`` has passed the gate and may call its parent's."""
+
+_expected: contextvars.ContextVar[object] = contextvars.ContextVar("fermata_expected_call", default=None)
+"""The call that the calling code is to bring to its gate, as the run's activity knows it."""
 
 _installed = threading.Event()
 _only_in_runs = threading.Event()
@@ -120,6 +126,9 @@ def _gate_class(cls: type[BaseTool]) -> None:
         cls.run = _gated_run(cls, run)  # type: ignore[method-assign]
     if (arun := cls.__dict__.get("arun")) is not None and not hasattr(arun, _MARK):
         cls.arun = _gated_arun(cls, arun)  # type: ignore[method-assign, assignment]
+    ainvoke = cls.__dict__.get("ainvoke")
+    if cls is not BaseTool and ainvoke is not None and not hasattr(ainvoke, _MARK):
+        cls.ainvoke = _expected_ainvoke(ainvoke)  # type: ignore[method-assign, assignment]
 
 
 def _gated_run(cls: type[BaseTool], original: Callable[..., Any]) -> Callable[..., Any]:
@@ -154,6 +163,41 @@ def _gated_arun(
     return arun
 
 
+def _expected_ainvoke(original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+    """An override of ``ainvoke`` that may have a sync tool called in a thread; BaseTool's own calls ``arun`` at once."""
+
+    @functools.wraps(original)
+    async def ainvoke(
+        self: BaseTool,
+        input: Any,  # noqa: A002 - as LangChain's
+        config: RunnableConfig | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        owner = current_run.get()
+        if owner is None or getattr(self, "coroutine", None) is not None:
+            return await original(self, input, config, **kwargs)
+        expected = owner.activity.expect(task_of(config))
+        token = _expected.set(expected)
+        try:
+            return await original(self, input, config, **kwargs)
+        finally:
+            _expected.reset(token)
+            owner.activity.forget(expected)
+
+    setattr(ainvoke, _MARK, True)
+    return ainvoke
+
+
+def _begin(owner: ActiveRun, call: GatedCall) -> None:
+    """
+    :raises RunStopped: where the execution that makes the call has been left.
+    """
+    if not owner.activity.begin(call.moving, _expected.get()):
+        raise RunStopped(
+            f"{call.tool.name} comes from an execution that has ended; the next one makes the call."
+        )
+
+
 @contextmanager
 def _passing(tool: BaseTool, cls: type[BaseTool]) -> Iterator[None]:
     """Let an override call its parent's method, and nothing further: what ``BaseTool``'s own body calls meets the gate
@@ -185,7 +229,7 @@ def _call_sync(
     if not isinstance(call, GatedCall):
         # LangChain's own method, whatever overrides it: it reads the input first, and this copy of the tool refuses it.
         return _plain(BaseTool.run)(call.tool, tool_input, *args, **kwargs)
-    owner.activity.begin(call.moving)
+    _begin(owner, call)
     asking = owner.send(gate=call.gate)
     try:
         answer = granted(owner, asking).gate
@@ -232,7 +276,7 @@ async def _call_async(
     call = prepare(owner, tool, tool_input, kwargs)
     if not isinstance(call, GatedCall):
         return await _plain(BaseTool.arun)(call.tool, tool_input, *args, **kwargs)
-    owner.activity.begin(call.moving)
+    _begin(owner, call)
     asking = owner.send(gate=call.gate)
     try:
         await done(asking)
@@ -296,7 +340,14 @@ def _close_with_threads(call: GatedCall, running: RunningCall, error: asyncio.Ca
 
 def _without_call(owner: ActiveRun, call: GatedCall, answer: worker_pb2.GateAnswer) -> Any:
     """What a call comes to that does not start."""
-    owner.activity.end(call.moving)
+    try:
+        return _instead_of_call(owner, call, answer)
+    finally:
+        # Last: a run that parks when all is closed tells what its calls have come upon.
+        owner.activity.end(call.moving)
+
+
+def _instead_of_call(owner: ActiveRun, call: GatedCall, answer: worker_pb2.GateAnswer) -> Any:
     verdict = answer.verdict
     if verdict == worker_pb2.GATE_VERDICT_RECORDED:
         return call.recorded(answer)

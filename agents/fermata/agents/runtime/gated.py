@@ -30,7 +30,7 @@ from fermata.agents.runtime.call_input import (
 from fermata.agents.runtime.call_result import blob_of, cut, readdressed, text_of, value_of
 from fermata.agents.runtime.calls import Call
 from fermata.agents.runtime.canonical import Json, NotJsonError, canonical, digest, jsonable
-from fermata.agents.runtime.context import current_call
+from fermata.agents.runtime.context import current_call, current_execution
 from fermata.agents.runtime.errors import CallRefused, RecordedFailure, ToolResultRefused, ToolTimeout
 from fermata.agents.runtime.place import Place
 from fermata.agents.runtime.run import ActiveRun
@@ -136,7 +136,13 @@ class GatedCall:
         parent = outer.call if outer is not None else None
         messages = place.messages()
         made = self._place(place, parent, messages)
-        self.moving = Call(step=step, scope=place.task, parent=parent, place=made)
+        self.moving = Call(
+            step=step,
+            scope=place.task,
+            parent=parent,
+            place=made,
+            execution=current_execution.get(),
+        )
         self.gate = worker_pb2.Gate(
             step=step,
             nonce=uuid.uuid4().hex,

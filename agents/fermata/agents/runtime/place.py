@@ -12,6 +12,18 @@ from langchain_core.runnables.config import var_child_runnable_config
 from fermata.agents.runtime.run import ActiveRun
 
 
+def task_of(config: Mapping[str, Any] | None) -> str:
+    """The LangGraph task that a config tells, else that of the calling context; empty outside of any."""
+    return str(_configurable(config).get("__pregel_task_id") or "")
+
+
+def _configurable(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    told: Mapping[str, Any] = (config or {}).get("configurable") or {}
+    if "__pregel_task_id" in told:
+        return told
+    return (var_child_runnable_config.get() or {}).get("configurable") or {}
+
+
 @dataclass(frozen=True)
 class Place:
     """Where in the graph a call is made. ``scope`` is the part of it that is the same after a crash."""
@@ -25,9 +37,7 @@ class Place:
     @classmethod
     def of(cls, run: ActiveRun, config: Mapping[str, Any] | None) -> Place:
         """The place that a config tells, else that of the calling context."""
-        conf = (config or {}).get("configurable") or {}
-        if "__pregel_task_id" not in conf:
-            conf = (var_child_runnable_config.get() or {}).get("configurable") or {}
+        conf = _configurable(config)
         namespace = str(conf.get("checkpoint_ns") or "")
         parts = namespace.split("|") if namespace else []
         stable = 0

@@ -15,6 +15,7 @@ from google.protobuf.message import Message
 from langgraph.types import Interrupt
 
 from fermata.agents.runtime.calls import Activity
+from fermata.agents.runtime.context import current_execution
 from fermata.agents.runtime.errors import FrameTooLargeError, HostError, RunStopped, ServerRefusedError
 from fermata.agents.runtime.wire import Wire
 from fermata.v1 import run_pb2, worker_pb2
@@ -76,11 +77,11 @@ class ActiveRun:
         """The latch for which it was, if the server named one."""
         self.not_started: list[str] = []
         """Steps whose permit was given back."""
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._commit = worker_pb2.Commit()
         self._commit_bytes = 0
         self._entered = False
-        self._ordinals: dict[tuple[str, ...], int] = {}
+        self._ordinals: dict[tuple[int, *tuple[str, ...]], int] = {}
 
     @property
     def on_loop_thread(self) -> bool:
@@ -98,10 +99,13 @@ class ActiveRun:
 
         :param silent: write nothing any more, for the lease is lost.
         """
-        self.silent = self.silent or silent
+        with self._lock:
+            self.silent = self.silent or silent
         if not self.stop_cause:
             self.stop_cause = cause
             self.on_stop()
+        if self.silent:
+            self.wire.give_up(self.lease, RunStopped(self.stop_cause))
 
     def fail(self, failure: HostError) -> None:
         """Let the run end with this error. The first one stays."""
@@ -115,8 +119,8 @@ class ActiveRun:
         if self.stop_cause:
             raise RunStopped(self.stop_cause)
 
-    def new_execution(self) -> None:
-        """Forget what the last execution came upon: the graph is entered again."""
+    def new_execution(self) -> int:
+        """Forget what the last execution came upon: the graph is entered again. Returns the number of the new one."""
         self.may_be_recorded = self.may_be_recorded or self._entered
         self._entered = True
         with self._lock:
@@ -125,12 +129,15 @@ class ActiveRun:
         self.interrupts = {}
         self.gate_stopped = False
         self.held_by = ""
+        return self.activity.enter()
 
     def ordinal(self, *key: str) -> int:
-        """Counts, from 0, how often it was called with this key in this execution."""
+        """Counts, from 0, how often it was called with this key in the execution that the calling code belongs to: what an
+        earlier one has left behind must not shift the numbers of this one."""
+        execution = current_execution.get() or self.activity.execution
         with self._lock:
-            count = self._ordinals.get(key, 0)
-            self._ordinals[key] = count + 1
+            count = self._ordinals.get((execution, *key), 0)
+            self._ordinals[execution, *key] = count + 1
         return count
 
     def buffer(self, add: Callable[[worker_pb2.Commit], None], size_bytes: int = 0) -> None:
@@ -155,8 +162,8 @@ class ActiveRun:
         """Send a message with all that is not committed yet, and return the future of its answer.
 
         What only reads can't carry a commit: all that is not committed goes in a message of its own before it. A
-        refusal stops the run. Where the lease is lost nothing leaves but ``step_closed``; the future then fails with
-        ``RunStopped``.
+        refusal stops the run. Where the lease is lost nothing leaves but ``step_closed``, and the future fails with
+        ``RunStopped`` whatever was sent.
         """
         with self._lock:
             if self.silent and "step_closed" not in body:
@@ -172,6 +179,8 @@ class ActiveRun:
                     else:
                         message.commit.CopyFrom(commit)
             answer = self.wire.request(message)
+            if self.silent:
+                self.wire.give_up(self.lease, RunStopped(self.stop_cause))
         answer.add_done_callback(self._look_at)
         return answer
 

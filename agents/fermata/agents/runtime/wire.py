@@ -15,6 +15,9 @@ from fermata.agents.runtime.errors import ChannelClosedError, FrameTooLargeError
 from fermata.agents.runtime.frames import FrameSocket
 from fermata.v1 import worker_pb2
 
+_LeaseKey = tuple[str, int]
+_NOBODY: tuple[_LeaseKey, None] = (("", 0), None)
+
 
 class Wire:
     """Requests and answers over one socket.
@@ -35,7 +38,7 @@ class Wire:
         self._on_closed = on_closed
         self._ids = itertools.count(1)
         self._lock = threading.Lock()
-        self._open: dict[int, Future[worker_pb2.HostReply]] = {}
+        self._open: dict[int, tuple[_LeaseKey, Future[worker_pb2.HostReply]]] = {}
         self._closed = False
         self._thread = threading.Thread(target=self._read, name="fermata-wire", daemon=True)
 
@@ -55,7 +58,7 @@ class Wire:
                 answer.set_exception(ChannelClosedError())
                 return answer
             message.id = next(self._ids)
-            self._open[message.id] = answer
+            self._open[message.id] = ((message.lease.run, message.lease.epoch), answer)
         try:
             self._send(message)
         except (ChannelClosedError, FrameTooLargeError) as error:
@@ -64,6 +67,17 @@ class Wire:
             if not answer.done():
                 answer.set_exception(error)
         return answer
+
+    def give_up(self, lease: worker_pb2.Lease, error: BaseException) -> None:
+        """Fail the requests under a lease that is lost: whoever waits would wait for ever, for nobody passes on their answers.
+        A second time changes nothing."""
+        key = (lease.run, lease.epoch)
+        with self._lock:
+            given_up = [number for number, (held, _) in self._open.items() if held == key]
+            answers = [self._open.pop(number)[1] for number in given_up]
+        for answer in answers:
+            if answer.set_running_or_notify_cancel():
+                answer.set_exception(error)
 
     def post(self, message: worker_pb2.HostMessage) -> None:
         """Send a message that wants no answer.
@@ -87,7 +101,7 @@ class Wire:
     def _take(self, message: worker_pb2.ServerMessage) -> None:
         if message.WhichOneof("body") == "host_reply":
             with self._lock:
-                answer = self._open.pop(message.host_reply.id, None)
+                _, answer = self._open.pop(message.host_reply.id, _NOBODY)
             if answer is not None and answer.set_running_or_notify_cancel():
                 answer.set_result(message.host_reply)
         else:
@@ -97,7 +111,7 @@ class Wire:
         with self._lock:
             self._closed = True
             orphans, self._open = self._open, {}
-        for orphan in orphans.values():
+        for _, orphan in orphans.values():
             if orphan.set_running_or_notify_cancel():
                 orphan.set_exception(ChannelClosedError())
         self._on_closed()

@@ -21,7 +21,7 @@ from sqlalchemy import and_, bindparam, select
 
 from fermata.server.approvals import records as approvals
 from fermata.server.ledger import steps
-from fermata.server.policy.rules import DEFAULT_REQUIREMENT, ApprovalRequirement
+from fermata.server.policy.rules import ApprovalRequirement
 from fermata.server.runs.record import RunRecord
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
@@ -87,12 +87,7 @@ def _unknown(transaction: Transaction, run: RunRecord) -> list[Any]:
     return [row for row in steps.unfinished(transaction, run.tenant, run.id) if row.effect not in REPEATABLE]
 
 
-def default_approvers(_: Any) -> ApprovalRequirement:
-    """Who decides where policy can't be asked."""
-    return DEFAULT_REQUIREMENT
-
-
-def ask_about_doubts(transaction: Transaction, run: RunRecord, who: WhoDecides = default_approvers) -> None:
+def ask_about_doubts(transaction: Transaction, run: RunRecord, who: WhoDecides) -> None:
     """Ask, when a run ends, about every call of which nobody knows how it ended and about which nobody was asked: nothing of the run
     will come back to it.
     """

@@ -9,7 +9,7 @@ from sqlalchemy import and_, bindparam, delete, func, select, update
 
 from fermata.server.approvals import records as approvals
 from fermata.server.latches import records as latch_records
-from fermata.server.ledger.recovery import ask_about_doubts
+from fermata.server.lifecycle.doubts import ask_about_doubts
 from fermata.server.runs.record import RunRecord, open_run
 from fermata.server.runs.transitions import Move
 from fermata.server.store import schema

@@ -13,6 +13,7 @@ from sqlalchemy import and_, update
 from fermata.server.approvals import records as approvals
 from fermata.server.latches import records as latch_records
 from fermata.server.latches.coverage import Subject, strictest
+from fermata.server.ledger.recovery import DOUBT
 from fermata.server.runs.record import RunRecord, last_event
 from fermata.server.runs.transitions import AWAITING, Move
 from fermata.server.store import schema
@@ -109,12 +110,17 @@ def has_news(transaction: Transaction, run: RunRecord, asking: Collection[str] |
     """True where a gated call has its decision and has not used it, or an interrupt has all of its answers.
 
     :param asking: only gated calls with these step keys. A run that parks names the calls it waits for, so that a decision which
-        no call comes back for can't wake it again and again.
+        no call comes back for can't wake it again and again. Neither does one whose call is not made before a person has said what
+        became of an earlier call of its tool.
     """
     all_rows = approvals.of_run(transaction, run.tenant, run.id)
     gated = [row for row in all_rows if not row.interrupt]
     latest = {row.step: row for row in gated if asking is None or row.step in asking}
-    if any(row.state != approvals.PENDING and not row.used_by for row in latest.values()):
+    in_doubt = {row.tool for row in gated if row.rule == DOUBT and row.state == approvals.PENDING}
+    if any(
+        row.state != approvals.PENDING and not row.used_by and row.tool not in in_doubt
+        for row in latest.values()
+    ):
         return True
     if any(_is_news_of_doubt(row) for row in gated):
         return True

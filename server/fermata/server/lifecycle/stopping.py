@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from fermata.server.approvals import records as approvals
 from fermata.server.latches import records as latch_records
 from fermata.server.ledger import steps
-from fermata.server.ledger.recovery import ask_about_doubts
+from fermata.server.lifecycle.doubts import ask_about_doubts
 from fermata.server.lifecycle.ending import end
 from fermata.server.names import Name
 from fermata.server.runs.record import RunRecord, last_event
