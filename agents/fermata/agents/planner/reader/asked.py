@@ -45,10 +45,11 @@ _CONDITION_WORD: Final = re.compile(
     r"^(?:only )?(?:if|when|once|should|unless|in case|as soon as|provided(?: that)?|as long as|whenever|after)\b\s*",
     re.IGNORECASE,
 )
-_LEADS: Final = re.compile(
-    r"\b(?:if|when|once|should|in case|as soon as|whenever|after|that)\W*$", re.IGNORECASE
+_CLAIMS: Final = re.compile(
+    r"\?|\b(?:is|are|was|has|have|does|isn't|aren't|over|under|below|above|than|less|more|fewer|least|most|no|not|\w+s|that)\b",
+    re.IGNORECASE,
 )
-"""What stands before a condition whose first word the model left out; without it the words are none."""
+"""What says something that can hold or not; "500 kW" is no condition, whatever the model takes it for."""
 _POINTS_BACK: Final = re.compile(r"\b(?:it|its|there|that one|them|him|her|their|again|his)\b", re.IGNORECASE)
 _SEVERAL: Final = re.compile(r"\b(?:both|all|each|every|them|those|these|their|everything)\b", re.IGNORECASE)
 _IN_ITS_PLACE: Final = re.compile(r"[,;]|\s[-–—]+\s|\b(?:but|just|only|instead|rather)\b", re.IGNORECASE)
@@ -192,8 +193,7 @@ def _condition(text: EncodedText, site: Site) -> tuple[str, str]:
         return "", ""
     head = _CONDITION_WORD.match(words)
     if head is None:
-        before = text.pieces[site.condition.piece][: site.condition.start]
-        return ("if", words) if _LEADS.search(before) else ("", "")
+        return ("if", words) if _CLAIMS.search(words) else ("", "")
     word = head.group().strip().lower()
     return ("unless" if word == "unless" else "if"), words[head.end() :]
 
