@@ -16,6 +16,8 @@ from langgraph.graph import START, MessagesState, StateGraph
 
 from fermata.agents.runtime import execution
 from fermata.agents.runtime.errors import ToolTimeout
+from fermata.agents.runtime.host import Host
+from fermata.agents.runtime.run import ActiveRun
 from fermata.v1 import agent_pb2, run_pb2, worker_pb2
 
 CALLS: list[Any] = []
@@ -449,6 +451,36 @@ async def test_a_lost_lease_is_answered_when_the_thread_of_its_call_is_done(
     go_on.set()
     await worker.until(lambda: ledger.stopped)
     assert [closed.outcome for closed in ledger.closed][:1] == [run_pb2.STEP_OUTCOME_FINISHED]
+
+
+async def test_a_stop_is_answered_though_its_run_is_over_before_the_loop_hears_of_it(
+    host_of: Any, ledger: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = asyncio.Event()
+
+    async def act(state: MessagesState) -> dict[str, Any]:
+        started.set()
+        await asyncio.sleep(60)
+        return {}
+
+    is_over = threading.Event()
+    stop, forget = ActiveRun.stop, Host._forget
+
+    def stopping(run: ActiveRun, cause: str, *, silent: bool = False) -> None:
+        stop(run, cause, silent=silent)
+        assert is_over.wait(10)
+
+    def forgetting(host: Host, run: ActiveRun) -> None:
+        forget(host, run)
+        is_over.set()
+
+    monkeypatch.setattr(ActiveRun, "stop", stopping)
+    monkeypatch.setattr(Host, "_forget", forgetting)
+    worker = await host_of(chain(act))
+    await worker.assign(HELLO)
+    await started.wait()
+    worker.stop(worker_pb2.STOP_MODE_DROP)
+    await worker.until(lambda: ledger.stopped)
 
 
 @pytest.mark.parametrize("never_answered", ["gate", "step_closed"])

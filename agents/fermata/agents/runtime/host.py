@@ -106,9 +106,7 @@ class Host:
             run = self._runs.get(stop.lease.run)
             if run is None or run.lease.epoch != stop.lease.epoch:
                 if stop.mode in _ANSWERED:
-                    # Nothing of that run is here, so nothing of it moves here.
-                    stopped = worker_pb2.HostStopped(latch=stop.latch)
-                    self._wire.post(worker_pb2.HostMessage(lease=stop.lease, stopped=stopped))
+                    self._nothing_is_here(stop)
                 return
             if stop.mode == worker_pb2.STOP_MODE_HALT:
                 run.stop(f"halted by {stop.latch}")
@@ -145,6 +143,14 @@ class Host:
             if found is not None and found[0].lease.epoch == message.stop.lease.epoch:
                 task = asyncio.create_task(self._stopped(message.stop, *found))
                 task.add_done_callback(lambda done: done.exception())
+            else:
+                # It has come to its end between the two threads.
+                self._nothing_is_here(message.stop)
+
+    def _nothing_is_here(self, stop: worker_pb2.Stop) -> None:
+        """Answer a stop of a run of which nothing is here, and so nothing moves here."""
+        stopped = worker_pb2.HostStopped(latch=stop.latch)
+        self._wire.post(worker_pb2.HostMessage(lease=stop.lease, stopped=stopped))
 
     def _assign(self, assign: worker_pb2.Assign) -> None:
         name = assign.lease.run
