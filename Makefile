@@ -61,8 +61,13 @@ deploy-lint: $(VENV)/.dev
 	$(BIN)/python deploy/check_compose.py
 
 ## bench: one table of figures, with peers measured in the same run
-bench: $(VENV)/.dev
+bench: $(VENV)/.dev .peers/.installed
 	$(BIN)/python tests/benchmarks/run.py $(BENCH)
+
+.peers/.installed: tests/benchmarks/peers/requirements.lock
+	$(PYTHON) -m venv .peers
+	.peers/bin/python -m pip --disable-pip-version-check install --quiet --require-hashes -r $<
+	@touch $@
 
 ## lock: pin again what pyproject.toml asks for
 lock: $(VENV)/.dev
@@ -70,6 +75,8 @@ lock: $(VENV)/.dev
 		--no-header --no-annotate -q -o requirements-dev.lock
 	$(BIN)/uv pip compile pyproject.toml -c requirements-dev.lock --universal --generate-hashes --no-emit-index-url \
 		--no-emit-find-links --no-header --no-annotate -q -o requirements.lock
+	$(BIN)/uv pip compile tests/benchmarks/peers/requirements.in --universal --generate-hashes --no-emit-index-url \
+		--no-emit-find-links --no-header --no-annotate -q -o tests/benchmarks/peers/requirements.lock
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Fermata needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'

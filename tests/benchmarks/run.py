@@ -22,15 +22,20 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 from rich.console import Console
-from tests.benchmarks.figures.bench import Measure, bench
+from tests.benchmarks.figures.bench import SOAK_RUNS, Measure, bench
+from tests.benchmarks.figures.crashes import crash
 from tests.benchmarks.figures.halts import halt
 from tests.benchmarks.figures.idle import idle
 from tests.benchmarks.figures.inference import embed, search
+from tests.benchmarks.figures.langgraph_dev import langgraph_dev
 from tests.benchmarks.figures.plane import start
+from tests.benchmarks.figures.queue import queue
 from tests.benchmarks.figures.runs import approve, plain
 from tests.benchmarks.figures.series import Figure
+from tests.benchmarks.figures.soak import soak
 from tests.benchmarks.figures.table import table
 from tests.benchmarks.figures.throughput import throughput
+from tests.benchmarks.figures.watchers import watchers
 
 GROUPS: dict[str, Measure] = {
     "plain": plain,
@@ -39,14 +44,19 @@ GROUPS: dict[str, Measure] = {
     "throughput": throughput,
     "embed": embed,
     "search": search,
+    "langgraph-dev": langgraph_dev,
+    "watchers": watchers,
+    "queue": queue,
+    "soak": soak,
+    "crash": crash,
 }
 IDLE = "idle"
-GROUP_SECONDS = 300.0
+GROUP_SECONDS = 900.0
 WIDTH = 190
 
 
 async def measure(
-    names: list[str], folder: Path, *, quick: bool
+    names: list[str], folder: Path, *, quick: bool, soak_runs: int
 ) -> tuple[list[tuple[str, list[Figure]]], int]:
     """The figures of the groups named, by group, and how many groups failed: those are told on standard error, and left out."""
     errors = Console(stderr=True)
@@ -60,7 +70,7 @@ async def measure(
             measured.append((IDLE, list(await idle(plane, quick=quick))))
         wanted = [name for name in names if name in GROUPS]
         if wanted:
-            async with bench(plane, folder, quick=quick) as shared:
+            async with bench(plane, folder, quick=quick, soak=soak_runs) as shared:
                 gc.collect()
                 gc.freeze()
                 for name in wanted:
@@ -85,12 +95,17 @@ def main() -> int:
     parser.add_argument("--only", action="append", choices=names, help="measure this group; may be repeated")
     parser.add_argument("--quick", action="store_true", help="a tenth of the repetitions")
     parser.add_argument(
+        "--soak", type=int, default=SOAK_RUNS, metavar="RUNS", help="runs of the soak (default: %(default)s)"
+    )
+    parser.add_argument(
         "--json", type=Path, metavar="FILE", help="write the figures, with every value, to a file"
     )
     given = parser.parse_args()
     began, load = time.time(), os.getloadavg()
     with tempfile.TemporaryDirectory(prefix="fermata-bench-", ignore_cleanup_errors=True) as folder:
-        measured, failed = asyncio.run(measure(given.only or names, Path(folder), quick=given.quick))
+        measured, failed = asyncio.run(
+            measure(given.only or names, Path(folder), quick=given.quick, soak_runs=given.soak)
+        )
     machine: dict[str, Any] = {
         "cores": os.cpu_count(),
         "python": platform.python_version(),

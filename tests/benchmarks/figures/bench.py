@@ -20,6 +20,8 @@ from fermata.client.bundle import read
 
 AGENTS = Path(__file__).parent.parent / "agents"
 PLAIN, CALLING = "bench-plain", "bench-calling"
+SOAK_RUNS = 2_000
+"""A first look; leaks of a few kilobytes a run show at 20,000."""
 MEMORY, SQLITE = "LangGraph, InMemorySaver", "LangGraph, AsyncSqliteSaver"
 
 
@@ -28,6 +30,7 @@ class Bench:
     """The things that measurements share.
 
     :param quick: measure a tenth as often, for a first look.
+    :param soak: how many runs the soak takes.
     """
 
     plane: Plane
@@ -36,6 +39,7 @@ class Bench:
     memory: Bare
     sqlite: Bare
     quick: bool
+    soak: int
 
     def times(self, count: int) -> int:
         """How often to do what is done ``count`` times in a whole measurement."""
@@ -46,7 +50,7 @@ Measure = Callable[[Bench], Awaitable[Sequence[Figure]]]
 
 
 @asynccontextmanager
-async def bench(plane: Plane, folder: Path, *, quick: bool) -> AsyncGenerator[Bench, None]:
+async def bench(plane: Plane, folder: Path, *, quick: bool, soak: int) -> AsyncGenerator[Bench, None]:
     """Connect, apply the benchmark's agents, open the watch and the peers' stores.
 
     :param folder: takes the file of LangGraph's SQLite checkpointer.
@@ -61,6 +65,6 @@ async def bench(plane: Plane, folder: Path, *, quick: bool) -> AsyncGenerator[Be
         feed = Feed(client)
         try:
             await feed.open(PLAIN)
-            yield Bench(plane, client, feed, Bare(InMemorySaver()), Bare(sqlite), quick)
+            yield Bench(plane, client, feed, Bare(InMemorySaver()), Bare(sqlite), quick, soak)
         finally:
             await feed.close()

@@ -57,27 +57,37 @@ class Feed:
         """When the run's first event arrived, by ``time.perf_counter``."""
         return (await self._find(run, None))[0]
 
-    async def until(self, run: str, kind: run_pb2.EventType.ValueType) -> tuple[float, run_pb2.Event]:
-        """When the run's first event of a kind arrived, and the event.
+    async def until(
+        self, run: str, kind: run_pb2.EventType.ValueType, *, nth: int = 1, seconds: float = EVENT_SECONDS
+    ) -> tuple[float, run_pb2.Event]:
+        """When the run's ``nth`` event of a kind arrived, and the event.
 
-        :raises EventMissingError: the run ends without it, or takes too long.
+        :raises EventMissingError: the run ends without it, or it takes more than ``seconds``.
         """
-        return await self._find(run, kind)
+        return await self._find(run, kind, nth, seconds)
 
     def forget(self, run: str) -> None:
         """Drop what is kept of a run that is over."""
         self._arrived.pop(run, None)
 
-    async def _find(self, run: str, kind: run_pb2.EventType.ValueType | None) -> tuple[float, run_pb2.Event]:
+    async def _find(
+        self,
+        run: str,
+        kind: run_pb2.EventType.ValueType | None,
+        nth: int = 1,
+        seconds: float = EVENT_SECONDS,
+    ) -> tuple[float, run_pb2.Event]:
         seen = 0
         wake = asyncio.Event()
         self._waiting[run].append(wake)
         try:
-            async with asyncio.timeout(EVENT_SECONDS):
+            async with asyncio.timeout(seconds):
                 while True:
                     for when, event in self._arrived[run][seen:]:
                         if kind is None or event.type == kind:
-                            return when, event
+                            nth -= 1
+                            if nth == 0:
+                                return when, event
                         if event.state in TERMINAL_STATES:
                             raise EventMissingError(
                                 f"{run} ended {run_pb2.RunState.Name(event.state)}: {event.data}"
