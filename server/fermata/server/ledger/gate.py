@@ -18,7 +18,6 @@ from fermata.server.agents import durability
 from fermata.server.agents.revisions import Revision, Revisions
 from fermata.server.approvals import records as approvals
 from fermata.server.latches import records as latch_records
-from fermata.server.latches.coverage import Subject, strictest
 from fermata.server.ledger import steps
 from fermata.server.ledger.recovery import (
     REPEATABLE,
@@ -321,14 +320,13 @@ class GateKeeper:
 
 def _stopped_by_latch(transaction: Transaction, asked: Asked) -> worker_pb2.GateAnswer | None:
     run = asked.run
-    subject = Subject(run.id, run.thread, run.agent, asked.gate.tool)
-    latch = strictest(latch_records.active(transaction, run.tenant), subject)
+    latch = latch_records.on(transaction, run.subject(asked.gate.tool))
     if latch is None and run.state == run_pb2.RUN_STATE_RUNNING:
         return None
     if latch is None:
         # A halt that was lifted while the run was still stopping, or a host that goes on although it has parked.
         return worker_pb2.GateAnswer(verdict=STOP, message="The run is not running.")
-    name = str(Name(run.tenant, "latches", latch.id))
+    name = str(Name(latch.tenant, "latches", latch.id))
     kind = "halt" if latch.kind == latch_records.HALT else "hold"
     because = f" ({latch.reason})" if latch.reason else ""
     if latch.scope == "tool" and latch.kind == latch_records.HALT:

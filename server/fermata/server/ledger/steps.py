@@ -221,7 +221,12 @@ def report(transaction: Transaction, run: RunRecord, closed: worker_pb2.StepClos
     of the same step changes nothing, and a nonce that did not start it changes nothing either.
     """
     row = find(transaction, run.tenant, run.id, closed.step)
-    if row is None or row.nonce != closed.nonce or row.outcome not in (OPEN, KILLED):
+    if row is None or row.nonce != closed.nonce:
+        return
+    if row.outcome in latch_records.WORD_OF_PERSON:
+        # The record stays as the person has it; but now nothing of the call can start any more.
+        latch_records.step_ended(transaction, row.tenant, row.run, row.key, closed.outcome)
+    if row.outcome not in (OPEN, KILLED):
         return
     close(
         transaction,

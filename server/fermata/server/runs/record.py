@@ -11,6 +11,7 @@ from google.protobuf import json_format, struct_pb2
 from sqlalchemy import and_, bindparam, select, text, update
 
 from fermata.server.errors import DomainError, ErrorKind, not_found
+from fermata.server.latches.coverage import Subject
 from fermata.server.names import Name
 from fermata.server.runs.transitions import ENDED, HELD, Move, State, after
 from fermata.server.store import schema
@@ -103,12 +104,20 @@ class RunRecord:
         """How far the store of checkpoints had come when it began; below 0 where it has not begun, or nobody knows."""
         self.unsure: bool = row.unsure
         """True where the store was restored from a backup, and a person must say what it did after that before it goes on."""
+        self.parent: str = row.parent
+        """Id of the run that it was made for; empty for most."""
+        self.ancestors: str = row.ancestors
+        """Ids of that run and of those before it, the eldest first, with slashes between."""
         self._before = {name: getattr(self, name) for name in _UPDATED}
 
     @property
     def name(self) -> str:
         """The resource name."""
         return str(Name(self.tenant, "runs", self.id))
+
+    def subject(self, tool: str = "") -> Subject:
+        """What a latch may cover: the run, or a call of ``tool`` in it."""
+        return subject_of(self, tool)
 
     @property
     def has_ended(self) -> bool:
@@ -164,13 +173,16 @@ class RunRecord:
             }
         )
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write what has changed; the end of the block in which the run is open does so by itself. For what has to read it before."""
         changed = {
             name: getattr(self, name) for name in _UPDATED if getattr(self, name) != self._before[name]
         }
         if changed:
-            changed["version"] = self.version + 1
+            self.version += 1
+            changed["version"] = self.version
             self._transaction.execute(_UPDATE, {"of_tenant": self.tenant, "of_run": self.id, **changed})
+            self._before.update(changed)
         if not self._events:
             return
         self._transaction.execute(_INSERT_EVENTS, self._events)
@@ -180,6 +192,13 @@ class RunRecord:
             self._transaction.publication.events.append(
                 PublishedEvent(number, self.tenant, self.id, self.thread, to_event(values))
             )
+        self._events = []
+
+
+def subject_of(row: Any, tool: str = "") -> Subject:
+    """What a latch may cover of a run, from its row."""
+    ancestors = tuple(row.ancestors.split("/")) if row.ancestors else ()
+    return Subject(row.tenant, row.id, row.thread, row.agent, row.revision, ancestors, tool)
 
 
 def _data(facts: dict[str, Any]) -> str:
@@ -211,7 +230,7 @@ def open_run(transaction: Transaction, tenant: str, run: str) -> Iterator[RunRec
         raise not_found("run", str(Name(tenant, "runs", run)), "List them with ListRuns.")
     record = RunRecord(transaction, row)
     yield record
-    record._save()
+    record.save()
 
 
 def last_event(connection: Any, run: RunRecord, *kinds: run_pb2.EventType.ValueType) -> dict[str, Any]:
