@@ -14,7 +14,7 @@ from fermata.server.agents.revisions import Revisions
 from fermata.server.clock import Clock, SystemClock
 from fermata.server.errors import DomainError
 from fermata.server.ledger.gate import GateKeeper
-from fermata.server.lifecycle import latching, new_life
+from fermata.server.lifecycle import budgets, latching, new_life
 from fermata.server.lifecycle.leases import Leases
 from fermata.server.lifecycle.schedule import Limits, Schedule
 from fermata.server.live.hub import Hub
@@ -61,8 +61,8 @@ class ControlPlane:
         self.revisions = Revisions()
         self.policies = PolicyBook()
         self.workers = Workers()
-        self.leases = Leases(self.revisions, self.workers, Schedule(self.revisions, limits))
-        self.keeper = GateKeeper(self.revisions, self.policies)
+        self.leases = Leases(self.revisions, self.policies, self.workers, Schedule(self.revisions, limits))
+        self.keeper = GateKeeper(self.revisions, self.policies, budgets.stop_at_limit)
         self.approvals_changed = asyncio.Event()
         self.deadlines_changed = asyncio.Event()
         self.silent_since: dict[str, float] = {}

@@ -17,7 +17,7 @@ from fermata.server.approvals import records as approvals
 from fermata.server.latches import records as latches
 from fermata.server.ledger.digests import call_digest
 from fermata.server.ledger.gate import GateKeeper
-from fermata.server.lifecycle import boundaries, decisions, latching, leases, reconnection
+from fermata.server.lifecycle import boundaries, budgets, decisions, latching, leases, reconnection
 from fermata.server.lifecycle.schedule import Limits, Schedule
 from fermata.server.lifecycle.start import NewRun, create_run
 from fermata.server.names import Name
@@ -68,8 +68,10 @@ class World:
         self.now = 1_000_000.0
         self.room = Room()
         self.revisions = Revisions()
-        self.keeper = GateKeeper(self.revisions, PolicyBook())
-        self.leases = leases.Leases(self.revisions, self.room, Schedule(self.revisions, Limits()))
+        self.keeper = GateKeeper(self.revisions, PolicyBook(), budgets.stop_at_limit)
+        self.leases = leases.Leases(
+            self.revisions, PolicyBook(), self.room, Schedule(self.revisions, Limits())
+        )
         self.sent: list[tuple[str, worker_pb2.ServerMessage]] = []
         self.published: list[run_pb2.Event] = []
         self.work_available = False
@@ -105,8 +107,14 @@ class World:
     def policy(self, text: str) -> None:
         self.tx(lambda tx: policies.replace(tx, TENANT, text, "", "somebody"))
 
-    def agent(self, name: str = "operator", policy: str = "", **effects: str) -> str:
-        spec = agent_pb2.AgentSpec(graph=f"graphs:{name}", policy=policy)
+    def agent(
+        self,
+        name: str = "operator",
+        policy: str = "",
+        limits: agent_pb2.RunLimits | None = None,
+        **effects: str,
+    ) -> str:
+        spec = agent_pb2.AgentSpec(graph=f"graphs:{name}", policy=policy, limits=limits)
         tools = [
             agent_pb2.ToolInfo(name=tool, effect=run_pb2.EffectClass.Value(f"EFFECT_CLASS_{effect}"))
             for tool, effect in effects.items()

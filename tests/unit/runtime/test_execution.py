@@ -172,18 +172,6 @@ async def test_a_graph_that_never_ends_meets_its_limit_of_steps(host_of: Any, le
     assert (await worker.finished()).error.reason == "RECURSION_LIMIT"
 
 
-async def test_a_run_ends_at_its_wall_time(host_of: Any, ledger: Any) -> None:
-    async def forever(state: MessagesState) -> dict[str, Any]:
-        await asyncio.sleep(60)
-        return {}
-
-    spec = agent_pb2.AgentSpec()
-    spec.limits.wall_time.FromMilliseconds(50)
-    worker = await host_of(chain(forever))
-    await worker.assign(HELLO, spec=spec)
-    assert (await worker.finished()).error.reason == "RUN_TIMEOUT"
-
-
 class Loose(TypedDict):
     anything: Any
 

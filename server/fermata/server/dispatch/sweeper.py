@@ -17,7 +17,8 @@ from sqlalchemy import Connection, and_, select, update
 from fermata.server.dispatch.channel import LEASE_SECONDS
 from fermata.server.errors import DomainError
 from fermata.server.latches import records as latch_records
-from fermata.server.lifecycle import deadlines, decisions, expiry, leases
+from fermata.server.ledger.gate import GateKeeper
+from fermata.server.lifecycle import budgets, deadlines, decisions, expiry, leases
 from fermata.server.lifecycle.stopping import lease_expired
 from fermata.server.plane import ControlPlane
 from fermata.server.runs.record import open_run
@@ -135,8 +136,17 @@ async def _sweep(
 
 
 async def sweep_deadlines(plane: ControlPlane) -> None:
-    """End runs whose deadline has passed. Runs until cancelled; sleeps until the next one is due."""
-    await _sweep(plane, plane.deadlines_changed, deadlines.next_due, deadlines.expire_due)
+    """End runs whose deadline has passed, and stop those that have worked for as long as they may. Runs until cancelled."""
+    await _sweep(plane, plane.deadlines_changed, _next_deadline, functools.partial(_end_due, plane.keeper))
+
+
+def _next_deadline(connection: Connection) -> float | None:
+    due = [deadlines.next_due(connection), budgets.next_overdue(connection)]
+    return min((value for value in due if value is not None), default=None)
+
+
+def _end_due(keeper: GateKeeper, transaction: Transaction) -> int:
+    return deadlines.expire_due(transaction) + budgets.stop_overdue(transaction, keeper)
 
 
 async def sweep_latches(plane: ControlPlane) -> None:

@@ -14,6 +14,7 @@ from fermata.server.agents.revisions import Revisions
 from fermata.server.latches import records as latch_records
 from fermata.server.ledger import steps
 from fermata.server.ledger.gate import GateKeeper
+from fermata.server.ledger.limits import bounds_of, wall_seconds
 from fermata.server.ledger.recovery import offer_again
 from fermata.server.lifecycle.ending import end
 from fermata.server.lifecycle.restoration import wait_for_person
@@ -21,6 +22,7 @@ from fermata.server.lifecycle.resumption import build_resume
 from fermata.server.lifecycle.schedule import Schedule
 from fermata.server.lifecycle.stopping import lease_expired, settle, step_ended
 from fermata.server.names import Name, parse
+from fermata.server.policy.book import PolicyBook
 from fermata.server.runs.record import RunRecord, open_run
 from fermata.server.runs.transitions import HALTING, RUNNING, Move
 from fermata.server.store import schema
@@ -48,12 +50,16 @@ class Capacity(Protocol):
 class Leases:
     """Grants leases inside transactions.
 
+    :param policies: what bounds a run's time at work.
     :param capacity: the live view of the workers.
     :param schedule: what is leased next.
     """
 
-    def __init__(self, revisions: Revisions, capacity: Capacity, schedule: Schedule) -> None:
+    def __init__(
+        self, revisions: Revisions, policies: PolicyBook, capacity: Capacity, schedule: Schedule
+    ) -> None:
         self._revisions = revisions
+        self._policies = policies
         self._capacity = capacity
         self._schedule = schedule
 
@@ -71,6 +77,8 @@ class Leases:
         worker = self._capacity.choose(revision.id)
         if worker is None:
             return False
+        in_force = (self._policies.in_force(transaction, run.tenant), revision.policy)
+        run.wall_limit = wall_seconds(bounds_of(revision.spec.limits, in_force), run)
         restarted = run.epoch > 0
         run.move(Move.LEASE)
         run.epoch += 1

@@ -121,7 +121,7 @@ def create_run(transaction: Transaction, leases: Leases, wanted: NewRun) -> str:
         granted = latch is None and not record.in_line and leases.grant_at_once(transaction, record)
     if not granted:
         leases.admit(transaction, wanted.tenant)
-    transaction.publication.deadline_set = bool(wanted.deadline)
+    transaction.publication.deadline_set |= bool(wanted.deadline)
     return run
 
 

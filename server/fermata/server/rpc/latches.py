@@ -9,6 +9,7 @@ from sqlalchemy import and_, select
 from fermata.server.errors import DomainError, ErrorKind, invalid
 from fermata.server.latches import records
 from fermata.server.latches.coverage import target_of
+from fermata.server.lifecycle import budgets
 from fermata.server.lifecycle.latching import ON_EXPIRY, NewLatch, release, set_latch
 from fermata.server.names import parse
 from fermata.server.principals.callers import Caller
@@ -113,6 +114,7 @@ class LatchService(Service, latch_pb2_grpc.LatchServiceServicer):
 
         def operation(transaction: Transaction) -> latch_pb2.Latch:
             def produce() -> latch_pb2.Latch:
+                budgets.withdraw(transaction, tenant, name.id)
                 release(transaction, tenant, name.id, actor.person)
                 return records.to_message(transaction, records.find(transaction, tenant, name.id))
 

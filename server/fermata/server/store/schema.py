@@ -159,6 +159,7 @@ runs = Table(
     _number("tool_calls"),
     _number("super_steps"),
     _number("tokens"),
+    _time("wall_limit"),
     _time("worked"),
     _time("at_work_since"),
     _time("work_due"),
