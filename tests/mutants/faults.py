@@ -140,7 +140,7 @@ MUTANTS = (
         "    where = [table.outcome == steps.OPEN, _covered(tenant, wanted), table.worker == runs.worker]\n",
     ),
     Mutant(
-        "settled without a confirmed death: the host is reported as killed and is not",
+        "settled without a confirmed death: a host is reported as killed and is not",
         f"{SERVER}/cluster/worker.py",
         "        await host.kill()\n        # What is told of it is told where its end is noticed.\n",
         "        self._report_stop(stop, killed=True)\n",

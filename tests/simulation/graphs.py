@@ -30,7 +30,7 @@ def act_on(outside: Outside) -> None:
 
 async def _act(name: str, call: str) -> str:
     outside = _outside[0]
-    outside.begin(name)
+    outside.begin(name, run_name())
     await asyncio.sleep(outside.pause_seconds())
     outside.happen(call, name, idempotency_key(), run_name())
     await asyncio.sleep(outside.pause_seconds())

@@ -93,6 +93,7 @@ class People:
         loop, rng = self._plant.loop, self._rng
         loop.spawn(self._process, self._watch())
         loop.spawn(self._process, self._decide())
+        self._outside.on_standstill = self._notice
         tasks = []
         for number in range(runs):
             wanted = _plan(rng, number, self.notes.wanted)
@@ -193,13 +194,21 @@ class People:
         elif decision == approval_pb2.DECISION_GIVE_UP:
             self.notes.given_up.add(call)
 
-    async def _stop(self, after_seconds: float) -> None:
+    def _notice(self, run: str) -> None:
+        """A run stands still in a call: often they halt it, before its lease ends or after."""
+        if self._rng.random() < 0.7:
+            self._plant.loop.spawn(self._process, self._stop(self._rng.random() * 20.0, run))
+
+    async def _stop(self, after_seconds: float, run: str = "") -> None:
+        """Hold or halt something, or halt ``run``, and lift that later."""
         await asyncio.sleep(after_seconds)
         client, rng = self._plant.client(), self._rng
         scope: dict[str, Any] = {"everything": True}
         kind = rng.random()
         made = [wanted for wanted in self.notes.wanted if wanted.run]
-        if kind < 0.3 and made:
+        if run and kind < 0.8:
+            scope = {"run": run}
+        elif kind < 0.3 and made:
             scope = {"run": rng.choice(made).run}
         elif kind < 0.5 and made:
             parents = [wanted.parent for wanted in made if wanted.parent is not None]
@@ -210,7 +219,7 @@ class People:
             scope = {"agent": rng.choice(self.notes.wanted).agent}
         elif kind < 0.85:
             scope = {"tool": rng.choice(("fire", "put"))}
-        holds = rng.random() < 0.4
+        holds = not run and rng.random() < 0.4
         set_latch = client.latches.hold if holds else client.latches.halt
         stopped = Stopped(await set_latch(**scope), self._plant.loop.time())
         name = stopped.latch.name
