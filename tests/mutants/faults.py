@@ -136,8 +136,8 @@ MUTANTS = (
     Mutant(
         "a permit that a frozen host keeps: what an earlier lease has open is not on the list",
         f"{SERVER}/lifecycle/latching.py",
-        "    where = [table.outcome == steps.OPEN, _covered(tenant, wanted)]\n",
-        "    where = [table.outcome == steps.OPEN, _covered(tenant, wanted), table.worker == runs.worker]\n",
+        "    where = [table.outcome == steps.OPEN, covered(tenant, wanted)]\n",
+        "    where = [table.outcome == steps.OPEN, covered(tenant, wanted), table.worker == runs.worker]\n",
     ),
     Mutant(
         "settled without a confirmed death: a host is reported as killed and is not",

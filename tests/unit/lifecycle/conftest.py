@@ -17,7 +17,7 @@ from fermata.server.approvals import records as approvals
 from fermata.server.latches import records as latches
 from fermata.server.ledger.digests import call_digest
 from fermata.server.ledger.gate import GateKeeper
-from fermata.server.lifecycle import boundaries, budgets, decisions, latching, leases, reconnection
+from fermata.server.lifecycle import boundaries, budgets, decisions, latching, leases, reconnection, releasing
 from fermata.server.lifecycle.schedule import Limits, Schedule
 from fermata.server.lifecycle.start import NewRun, create_run
 from fermata.server.names import Name
@@ -204,7 +204,7 @@ class World:
         return commits
 
     def release(self, latch: str) -> None:
-        self.tx(lambda tx: latching.release(tx, TENANT, latch, "eve"))
+        self.tx(lambda tx: releasing.release(tx, TENANT, latch, "eve"))
 
     # What a worker's hosts do
 

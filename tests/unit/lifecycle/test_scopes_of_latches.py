@@ -9,7 +9,7 @@ from sqlalchemy import event as sql_event
 from sqlalchemy import select
 
 from fermata.server.errors import DomainError
-from fermata.server.lifecycle import expiry, latching
+from fermata.server.lifecycle import expiry, latching, releasing
 from fermata.server.lifecycle.leases import bury_host
 from fermata.server.store import schema
 from fermata.v1 import latch_pb2, worker_pb2
@@ -121,7 +121,7 @@ def test_a_latch_on_everything_covers_other_tenants(world: Any) -> None:
     assert (stopped.verdict, stopped.latch) == (STOP, f"tenants/another/latches/{latch}")
     world.park(run, latch=stopped.latch)
     assert world.state(run) == "HELD"
-    world.tx(lambda tx: latching.release(tx, "another", latch, "root"))
+    world.tx(lambda tx: releasing.release(tx, "another", latch, "root"))
     assert world.state(run) == "RUNNING"
 
 

@@ -18,7 +18,8 @@ from fermata.server.ledger import limits
 from fermata.server.ledger.digests import call_digest
 from fermata.server.ledger.gate import GateKeeper
 from fermata.server.ledger.limits import Exceeded
-from fermata.server.lifecycle.latching import NewLatch, latch_run, release, set_latch
+from fermata.server.lifecycle.latching import NewLatch, latch_run, set_latch
+from fermata.server.lifecycle.releasing import release
 from fermata.server.names import Name, parse
 from fermata.server.policy.rules import DEFAULT_REQUIREMENT
 from fermata.server.runs.record import RunRecord, open_run

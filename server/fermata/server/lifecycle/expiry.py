@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import and_, select, text, update
 
-from fermata.server.lifecycle.latching import release
+from fermata.server.lifecycle.releasing import release
 from fermata.server.names import Name
 from fermata.server.runs.record import open_run
 from fermata.server.runs.transitions import HELD

@@ -10,7 +10,8 @@ from fermata.server.errors import DomainError, ErrorKind, invalid
 from fermata.server.latches import records
 from fermata.server.latches.coverage import target_of
 from fermata.server.lifecycle import budgets
-from fermata.server.lifecycle.latching import ON_EXPIRY, NewLatch, release, set_latch
+from fermata.server.lifecycle.latching import ON_EXPIRY, NewLatch, set_latch
+from fermata.server.lifecycle.releasing import release
 from fermata.server.names import parse
 from fermata.server.principals.callers import Caller
 from fermata.server.rpc import pages
