@@ -140,6 +140,13 @@ MUTANTS = (
         "    where = [table.outcome == steps.OPEN, covered(tenant, wanted), table.worker == runs.worker]\n",
     ),
     Mutant(
+        "a permit that is forgotten when its call is started again elsewhere, or a person speaks of it",
+        f"{SERVER}/lifecycle/latching.py",
+        "    _list_permits(transaction, latch, tenant, wanted)\n",
+        "",
+        seed=435,
+    ),
+    Mutant(
         "settled without a confirmed death: a host is reported as killed and is not",
         f"{SERVER}/cluster/worker.py",
         "        await host.kill()\n        # What is told of it is told where its end is noticed.\n",

@@ -78,8 +78,8 @@ class _Store:
         self.halted = {row.run for row in self.kept if row.latch in halts}
         """Ids of runs that a halt has stopped, whether or not whoever set it has heard of that."""
         self.reports = list(connection.execute(select(schema.latch_steps)).fetchall())
-        calls = {(row.run, row.key): json.loads(row.args)["call"] for row in self.steps}
-        self.listed = {(row.latch, row.run, calls[row.run, row.key]) for row in self.reports}
+        calls = {row.id: json.loads(row.args)["call"] for row in self.steps}
+        self.listed = {(row.latch, row.run, calls[row.step]) for row in self.reports}
         """(latch, run, call) of every effect that a latch has found open."""
         self.events: dict[str, list[Any]] = defaultdict(list)
         self.halted_calls: set[str] = set()

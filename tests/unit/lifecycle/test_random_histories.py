@@ -164,7 +164,9 @@ class Histories(RuleBasedStateMachine):
     )
     def latch(self, kind: str, scope: str) -> Any:
         target = {"tenant": "", "agent": "operator", "tool": "turn"}[scope]
-        return self.world.latch(kind, scope, target)
+        latch = self.world.latch(kind, scope, target)
+        self.world.stop_the_rest()
+        return latch
 
     @rule(
         target=held,

@@ -321,3 +321,47 @@ def test_gates_find_latches_by_an_index_however_many_were_lifted(world: Any) -> 
     sql_event.remove(world.engine, "before_cursor_execute", explain)
     assert any("latches_in_force" in plan for plan in plans), plans
     assert world.tx(lambda tx: tx.execute(select(schema.latches)).fetchall()) == []
+
+
+@pytest.mark.parametrize("ending", ["death", "report"])
+def test_the_permit_of_an_earlier_start_is_on_the_list_until_its_host_has_told_or_is_dead(
+    world: Any, ending: str
+) -> None:
+    world.agent()
+    world.policy(ALLOW)
+    run = world.started()
+    assert world.gate(run, effect="IDEMPOTENT", nonce="first").verdict == PROCEED
+    epoch = world.lease(run).epoch
+    world.lose(dead=False)
+    world.room.worker = "w2"
+    world.claim()
+    assert world.gate(run, effect="IDEMPOTENT", nonce="second", worker="w2").verdict == PROCEED
+    latch = world.latch("HALT", "run", run)
+    assert sorted(status(world.latch_message(latch))) == ["OPEN", "UNREACHABLE"]
+    world.stop_report(run, worker="w2", killed=True)
+    assert (world.state(run), world.latch_state(latch)) == ("HALTED", "LATCHED")
+    if ending == "death":
+        world.lose("w1", dead=True)
+    else:
+        world.closed(run, "first", epoch=epoch)
+    assert world.latch_state(latch) == "SETTLED"
+
+
+def test_what_a_person_said_of_before_the_latch_is_on_its_list_while_its_host_may_still_act(
+    world: Any,
+) -> None:
+    world.agent()
+    world.policy(ALLOW)
+    run = world.started()
+    assert world.gate(run, nonce="n").verdict == PROCEED
+    world.lose(dead=False)
+    world.room.worker = "w2"
+    world.claim()
+    assert world.gate(run, worker="w2").verdict == ASK
+    [asked] = world.pending(run)
+    world.decide(asked, "GIVE_UP")
+    latch = world.latch("HALT", "tenant")
+    world.stop_report(run, worker="w2")
+    assert (status(world.latch_message(latch)), world.latch_state(latch)) == (["UNREACHABLE"], "LATCHED")
+    world.lose("w1", dead=True)
+    assert (status(world.latch_message(latch)), world.latch_state(latch)) == (["KILLED"], "SETTLED")

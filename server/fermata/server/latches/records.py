@@ -85,7 +85,8 @@ _STEPS_WITH_OUTCOME = (
         and_(
             schema.steps.c.tenant == schema.latch_steps.c.tenant,
             schema.steps.c.run == schema.latch_steps.c.run,
-            schema.steps.c.key == schema.latch_steps.c.key,
+            # What stands under a nonce is an earlier start of a step, or one of which a person has spoken.
+            schema.steps.c.id == schema.latch_steps.c.step,
         ),
     )
     .where(schema.latch_steps.c.latch == bindparam("of_latch"))
@@ -126,19 +127,6 @@ _SAME_STEP = and_(
     schema.steps.c.tenant == schema.latch_steps.c.tenant,
     schema.steps.c.run == schema.latch_steps.c.run,
     schema.steps.c.key == schema.latch_steps.c.key,
-)
-_DEAD_COLUMNS = (
-    schema.latch_steps.c.tenant,
-    schema.latch_steps.c.latch,
-    schema.latch_steps.c.run,
-    schema.latch_steps.c.key,
-    schema.latches.c.created,
-)
-_DEAD_WAIT = and_(
-    schema.latches.c.state == LATCHED,
-    schema.latch_steps.c.latch == schema.latches.c.id,
-    schema.latch_steps.c.status.in_(_OPEN_IN_REPORT),
-    _SAME_STEP,
 )
 _OUT_OF_REACH = (
     update(schema.latch_steps)
@@ -227,28 +215,6 @@ def step_ended(
             },
         )
         settle(transaction, latch)
-
-
-def host_is_dead(transaction: Transaction, worker: str, run: str = "", epoch: int = 0) -> None:
-    """Fill the confirmed death of a worker, or of the host that had ``run`` under ``epoch``, into the reports that still wait for
-    steps of which a person has said what became of them.
-    """
-    where = [_DEAD_WAIT, schema.steps.c.worker == worker, schema.steps.c.outcome.in_(WORD_OF_PERSON)]
-    if run:
-        where += [schema.steps.c.run == run, schema.steps.c.epoch == epoch]
-    for row in transaction.execute(select(*_DEAD_COLUMNS).where(and_(*where))).fetchall():
-        transaction.execute(
-            _END_STEP,
-            {
-                "of_tenant": row.tenant,
-                "of_latch": row.latch,
-                "of_run": row.run,
-                "of_step": row.key,
-                "status": latch_pb2.LATCH_STEP_STATUS_KILLED,
-                "milliseconds": (transaction.now - row.created) * 1e3,
-            },
-        )
-        settle(transaction, row.latch)
 
 
 def mark_unreachable(transaction: Transaction, tenant: str, run: str, worker: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import and_, bindparam, case, func, literal, literal_column, or_, select, text, update
 
 from fermata.server.errors import invalid, not_found
+from fermata.server.latches import permits
 from fermata.server.latches import records as latch_records
 from fermata.server.ledger import steps
 from fermata.server.lifecycle.stopping import Cause, settle, stop, tell
@@ -27,6 +28,9 @@ from fermata.v1 import latch_pb2, run_pb2, worker_pb2
 
 STOPPED_AT_ONCE = 16
 """Runs that one transaction stops at the most."""
+
+STOPPED_IN_COMMIT = 4
+"""The same, for the one that sets the latch: whoever sets it waits for that."""
 
 ON_EXPIRY = (
     latch_pb2.ON_EXPIRY_UNSPECIFIED,
@@ -66,7 +70,7 @@ def set_latch(transaction: Transaction, tenant: str, wanted: NewLatch) -> str:
     _list_open_effects(transaction, latch, tenant, wanted)
     if wanted.scope != "tool":
         _list_runs(transaction, latch, tenant, wanted)
-        go_on_stopping(transaction)
+        go_on_stopping(transaction, STOPPED_IN_COMMIT)
     latch_records.settle(transaction, latch)
     return latch
 
@@ -86,9 +90,9 @@ def latch_run(transaction: Transaction, run: RunRecord, wanted: NewLatch) -> str
     return latch
 
 
-def go_on_stopping(transaction: Transaction) -> int:
+def go_on_stopping(transaction: Transaction, at_once: int = STOPPED_AT_ONCE) -> int:
     """Stop runs that latches cover and that nobody has stopped or told yet, or begin to; return how many."""
-    waiting = transaction.execute(_TO_TELL, {"at_once": STOPPED_AT_ONCE}).fetchall()
+    waiting = transaction.execute(_TO_TELL, {"at_once": at_once}).fetchall()
     for row in waiting:
         stopped = True
         if not row.released:
@@ -100,7 +104,7 @@ def go_on_stopping(transaction: Transaction) -> int:
         )
     for latch in dict.fromkeys(row.latch for row in waiting):
         latch_records.settle(transaction, latch)
-    if len(waiting) == STOPPED_AT_ONCE:
+    if len(waiting) == at_once:
         transaction.publication.runs_to_stop = True
     return len(waiting)
 
@@ -156,7 +160,7 @@ def stop_report(transaction: Transaction, worker: str, report: worker_pb2.StopRe
                 steps.close(
                     transaction, run, row, steps.KILLED, error="halted while it ran; the outcome is unknown"
                 )
-        latch_records.host_is_dead(transaction, worker, run.id, run.epoch)
+        permits.host_is_dead(transaction, worker, run.id, run.epoch)
         settle(transaction, run, killed=report.killed)
 
 
@@ -269,6 +273,32 @@ def _list_open_effects(transaction: Transaction, latch: str, tenant: str, wanted
     )
     found = (
         select(table.tenant, literal(latch), table.run, table.key, table.id, table.tool, status, literal(0.0))
+        .join(schema.runs, and_(runs.tenant == table.tenant, runs.id == table.run))
+        .where(and_(*where))
+    )
+    names = ["tenant", "latch", "run", "key", "step", "tool", "status", "milliseconds"]
+    transaction.execute(schema.latch_steps.insert().from_select(names, found, include_defaults=False))
+    _list_permits(transaction, latch, tenant, wanted)
+
+
+def _list_permits(transaction: Transaction, latch: str, tenant: str, wanted: NewLatch) -> None:
+    """Put the permits on the latch's list that are out and that no step shows any more."""
+    runs, table = schema.runs.c, schema.permits.c
+    where = [covered(tenant, wanted)]
+    if wanted.scope == "tool":
+        where.append(table.tool == wanted.target)
+    unreachable = literal(latch_pb2.LATCH_STEP_STATUS_UNREACHABLE)
+    found = (
+        select(
+            table.tenant,
+            literal(latch),
+            table.run,
+            table.nonce,
+            table.step,
+            table.tool,
+            unreachable,
+            literal(0.0),
+        )
         .join(schema.runs, and_(runs.tenant == table.tenant, runs.id == table.run))
         .where(and_(*where))
     )

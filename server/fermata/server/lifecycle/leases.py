@@ -11,6 +11,7 @@ from google.protobuf import json_format
 from sqlalchemy import and_, select, update
 
 from fermata.server.agents.revisions import Revisions
+from fermata.server.latches import permits
 from fermata.server.latches import records as latch_records
 from fermata.server.ledger import steps
 from fermata.server.ledger.gate import GateKeeper
@@ -157,7 +158,7 @@ def _close_what_it_had(transaction: Transaction, worker: str, reason: str) -> No
         with open_run(transaction, row.tenant, row.run) as run:
             steps.close(transaction, run, row, steps.KILLED, error=f"its process ended: {reason}")
             step_ended(transaction, run)
-    latch_records.host_is_dead(transaction, worker)
+    permits.host_is_dead(transaction, worker)
 
 
 def lose_lease(transaction: Transaction, tenant: str, run: str, reason: str, *, dead: bool) -> str:
@@ -169,7 +170,7 @@ def lose_lease(transaction: Transaction, tenant: str, run: str, reason: str, *, 
         if dead:
             for row in steps.open_under_lease(transaction, record):
                 steps.close(transaction, record, row, steps.KILLED, error=f"its process ended: {reason}")
-            latch_records.host_is_dead(transaction, record.worker, run, record.epoch)
+            permits.host_is_dead(transaction, record.worker, run, record.epoch)
         else:
             latch_records.mark_unreachable(transaction, tenant, run, record.worker)
         record.emit(run_pb2.EVENT_TYPE_LEASE_LOST, worker=record.worker, epoch=record.epoch, reason=reason)
@@ -226,7 +227,7 @@ def bury_host(transaction: Transaction, worker: str, lease: worker_pb2.Lease) ->
             if (row.worker, row.epoch) == (worker, lease.epoch):
                 steps.close(transaction, run, row, steps.KILLED, error="its lease was lost while it ran")
                 step_ended(transaction, run)
-    latch_records.host_is_dead(transaction, worker, name.id, lease.epoch)
+    permits.host_is_dead(transaction, worker, name.id, lease.epoch)
     offer_again(transaction, worker, name.id, lease.epoch)
 
 

@@ -232,6 +232,23 @@ steps = Table(
     sqlite_autoincrement=True,
 )
 
+permits = Table(
+    "permits",
+    metadata,
+    _text("tenant"),
+    _text("run"),
+    _text("nonce"),
+    _text("key"),
+    _text("step"),
+    _text("tool"),
+    _text("worker"),
+    _number("epoch"),
+    _flag("superseded"),
+    PrimaryKeyConstraint("tenant", "run", "nonce"),
+    Index("permits_by_worker", "worker", "run"),
+)
+"""Permits that no row of ``steps`` shows any more; see ``latches/permits.py``."""
+
 gates = Table(
     "gates",
     metadata,

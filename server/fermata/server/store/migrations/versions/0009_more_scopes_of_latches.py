@@ -41,6 +41,17 @@ def upgrade() -> None:
         op.add_column("runs", column)
     op.create_index("runs_work_due", "runs", ["work_due"], sqlite_where=sa.text("work_due > 0"))
     op.create_index("runs_by_parent", "runs", ["tenant", "parent"], sqlite_where=sa.text("parent != ''"))
+    op.create_table(
+        "permits",
+        *(
+            sa.Column(name, sa.Text(), nullable=False)
+            for name in ("tenant", "run", "nonce", "key", "step", "tool", "worker")
+        ),
+        sa.Column("epoch", sa.Integer(), nullable=False),
+        sa.Column("superseded", sa.Boolean(), nullable=False),
+        sa.PrimaryKeyConstraint("tenant", "run", "nonce"),
+    )
+    op.create_index("permits_by_worker", "permits", ["worker", "run"])
     for due in (_time("expires"), _number("on_expiry"), _time("reminded")):
         op.add_column("latches", due)
     op.create_index("latches_in_force", "latches", ["target", "tenant"], sqlite_where=sa.text("released = 0"))
