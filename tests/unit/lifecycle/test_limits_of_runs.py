@@ -223,3 +223,12 @@ def test_what_was_approved_for_a_call_is_not_used_up_by_the_hold_of_a_limit(worl
     world.decide(world.pending(run)[0])
     world.decide(held_and_asked(world, run, world.gate(run, step="s1")).id)
     assert world.gate(run, step="s1").verdict == PROCEED
+
+
+def test_a_halt_withdraws_what_is_asked_about_a_limit(world: Any) -> None:
+    run = working(world, tool_calls=1)
+    call(world, run, 1)
+    asked = held_and_asked(world, run, call(world, run, 2))
+    world.latch("HALT", "run", run)
+    assert (world.state(run), world.pending(run)) == ("HALTED", [])
+    assert world.approval(asked.id).state == approval_pb2.APPROVAL_STATE_CANCELLED
