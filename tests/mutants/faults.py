@@ -85,16 +85,15 @@ MUTANTS = (
         seed=27,
     ),
     Mutant(
-        "a gate that read the latches before its transaction",
+        "a gate that read before the latch: it goes by what its run's last gate has read",
         f"{SERVER}/ledger/gate.py",
         "    latch = latch_records.on(transaction, run.subject(asked.gate.tool))\n",
-        """    from sqlalchemy import create_engine, text
+        """    from fermata.server.latches.coverage import strictest
 
-    path = transaction.execute(text("PRAGMA database_list")).fetchone()[2]
-    committed = create_engine(f"sqlite:///{path}")
-    with committed.connect() as before:
-        latch = latch_records.on(before, run.subject(asked.gate.tool))
-    committed.dispose()
+    known = _stopped_by_latch.__dict__
+    read = latch_records.active(transaction, run.tenant)
+    latch = strictest(known.get(run.id, read), run.subject(asked.gate.tool))
+    known[run.id] = read
 """,
     ),
     Mutant(

@@ -57,9 +57,6 @@ the process."""
 DEFAULT_SUPER_STEPS = 100
 """Super-steps of a run where the revision sets no limit."""
 
-STEPS_BEYOND_LIMIT = 25
-"""How many more a run takes at the most before the server's hold has reached it."""
-
 
 _DURABILITY: dict[int, Durability] = {
     agent_pb2.DURABILITY_UNSPECIFIED: "sync",
@@ -74,6 +71,7 @@ class _Seen:
     """What an execution has come to."""
 
     values: Any = None
+    super_steps: int = 0
     interrupts: dict[str, Interrupt] | None = None
 
 
@@ -189,6 +187,8 @@ class Execution:
             ):
                 self._look_at(seen, mode, chunk)
         except Exception as error:  # noqa: BLE001 - whatever the graph raises is the run's error
+            if isinstance(error, GraphRecursionError) and self._may_ask_for_steps(seen):
+                return await self._ask_for_steps()
             return await self._raised(error)
         # Orphans of a gather, and tasks that a node left behind: their calls have an end, and the run waits for it.
         await asyncio.wrap_future(self._run.activity.closed())
@@ -200,6 +200,7 @@ class Execution:
     def _look_at(self, seen: _Seen, mode: str, chunk: Any) -> None:
         if mode == "values":
             seen.values = chunk
+            seen.super_steps += 1
             if isinstance(chunk, Mapping):
                 self._reported.update(
                     message.id for message in new_messages(chunk.get(MESSAGES)) if message.id
@@ -244,6 +245,19 @@ class Execution:
         # A Resume may come as the answer, or at once after it.
         self.parked = True
         reply = answer_of(await asyncio.wrap_future(run.send(park=park)))
+        if reply.WhichOneof("body") == "resume":
+            self.resume(reply.resume)
+        return False
+
+    def _may_ask_for_steps(self, seen: _Seen) -> bool:
+        """True where it is this graph, and none inside of it, that has come to the end of its super-steps, and can go on later."""
+        written = self._run.spec.durability != agent_pb2.DURABILITY_EXIT
+        return written and seen.super_steps >= self._most_steps() and not self._run.stop_cause
+
+    async def _ask_for_steps(self) -> bool:
+        """Park at the limit of super-steps. The server holds the run and asks a person, or halts it; or it knows of more steps."""
+        self.parked = True
+        reply = answer_of(await asyncio.wrap_future(self._run.send(park=worker_pb2.Park())))
         if reply.WhichOneof("body") == "resume":
             self.resume(reply.resume)
         return False
@@ -349,12 +363,8 @@ class Execution:
         }
 
     def _most_steps(self) -> int:
-        """LangGraph's own bound, for one execution. The server holds a run at its limit of super-steps, and hears of them as they are
-        written; this is the end of one that has gone on all the same, or that writes nothing before its own end.
-        """
-        limit = self._run.spec.limits.super_steps or DEFAULT_SUPER_STEPS
-        unheard = self._run.spec.durability == agent_pb2.DURABILITY_EXIT
-        return limit if unheard else limit + STEPS_BEYOND_LIMIT
+        """LangGraph's own bound, for one execution."""
+        return self._run.spec.limits.super_steps or DEFAULT_SUPER_STEPS
 
     def _stopped(self) -> None:
         self._loop.call_soon_threadsafe(self._cancel)

@@ -68,6 +68,9 @@ def receive(
             case "gate":
                 reply.gate.CopyFrom(keeper.pass_gate(transaction, run, message.gate))
             case "park":
+                if not (message.park.asking_steps or message.park.interrupts or message.park.latch):
+                    # It has come to the end of its super-steps, and has nothing else to say.
+                    _stop_at_limit(transaction, keeper, run)
                 resume = _park(transaction, keeper, run, message.park)
                 if resume is not None:
                     reply.resume.CopyFrom(resume)
