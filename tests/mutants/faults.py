@@ -97,6 +97,7 @@ MUTANTS = (
     known[run.id] = read
     if latch is None:
 """,
+        seed=179,
     ),
     Mutant(
         "a latch that is acknowledged before its flush",
