@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 RUN = "agents/fermata/agents/runtime/run.py"
 HOST_GATE = "agents/fermata/agents/runtime/gate.py"
+EXECUTION = "agents/fermata/agents/runtime/execution.py"
 GATED = "agents/fermata/agents/runtime/gated.py"
 SERVER = "server/fermata/server"
 
@@ -44,14 +45,14 @@ MUTANTS = (
                 "        for lease in welcome.lost[:0]:\n",
             ),
         ),
-        seed=4,
+        seed=13,
     ),
     Mutant(
         "acknowledgement before the flush",
         f"{SERVER}/store/database.py",
         'connection.execute("PRAGMA synchronous = FULL")',
         'connection.execute("PRAGMA synchronous = NORMAL")',
-        seed=151,
+        seed=13,
     ),
     Mutant(
         "the gate outside its transaction: the start is not on record before the effect",
@@ -68,19 +69,121 @@ MUTANTS = (
     )
 """,
         "    attempt = 1\n",
-        seed=6,
+        seed=5,
     ),
     Mutant(
         "a cached latch",
         f"{SERVER}/ledger/gate.py",
-        "    latch = strictest(latch_records.active(transaction, run.tenant), subject)\n"
+        "    latch = latch_records.on(transaction, run.subject(asked.gate.tool))\n"
         "    if latch is None and run.state == run_pb2.RUN_STATE_RUNNING:\n",
         "    known = _stopped_by_latch.__dict__\n"
         "    if transaction.now - known.get('since', 0.0) > 2.0:\n"
         "        known.update(since=transaction.now, latches=latch_records.active(transaction, run.tenant))\n"
-        "    latch = strictest(known['latches'], subject)\n"
+        "    from fermata.server.latches.coverage import strictest\n"
+        "    latch = strictest(known['latches'], run.subject(asked.gate.tool))\n"
         "    if latch is None:\n",
-        seed=27,
+        seed=24,
+    ),
+    Mutant(
+        "a gate that read before the latch: it goes by what its run's last gate has read",
+        f"{SERVER}/ledger/gate.py",
+        "    latch = latch_records.on(transaction, run.subject(asked.gate.tool))\n"
+        "    if latch is None and run.state == run_pb2.RUN_STATE_RUNNING:\n",
+        """    from fermata.server.latches.coverage import strictest
+
+    known = _stopped_by_latch.__dict__
+    read = latch_records.active(transaction, run.tenant)
+    latch = strictest(known.get(run.id, read), run.subject(asked.gate.tool))
+    known[run.id] = read
+    if latch is None:
+""",
+        seed=179,
+    ),
+    Mutant(
+        "a latch that is acknowledged before its flush",
+        f"{SERVER}/rpc/latches.py",
+        """            return once(transaction, caller, "CreateLatch", request, produce, latch_pb2.Latch)
+
+        return await self.plane.write(operation, urgent=True)
+""",
+        """            return once(transaction, caller, "CreateLatch", request, produce, latch_pb2.Latch)
+
+        import asyncio
+
+        written = asyncio.get_running_loop().create_future()
+
+        def early(transaction: Transaction) -> None:
+            latch = operation(transaction)
+            written.get_loop().call_soon(written.set_result, latch)
+
+        self.plane.spawn(self.plane.write(early, urgent=True), "a latch")
+        return await written
+""",
+        seed=9,
+    ),
+    Mutant(
+        "a host that awaits between check and dispatch, and does not count the call meanwhile",
+        HOST_GATE,
+        "    # No await between the line above and the call; a cancellation from here on reaches the tool.\n",
+        """    owner.activity.end(call.moving)
+    await asyncio.sleep(0.02)
+    owner.activity.begin(call.moving)
+""",
+        seed=5,
+    ),
+    Mutant(
+        "a halt that is answered while calls go on which nobody has cancelled",
+        EXECUTION,
+        "        await asyncio.wrap_future(self._run.activity.idle())\n",
+        "",
+        seed=33,
+    ),
+    Mutant(
+        "a permit that a frozen host keeps: what an earlier lease has open is not on the list",
+        f"{SERVER}/lifecycle/latching.py",
+        "    where = [table.outcome == steps.OPEN, covered(tenant, wanted)]\n",
+        "    where = [table.outcome == steps.OPEN, covered(tenant, wanted), table.worker == runs.worker]\n",
+        seed=478,
+    ),
+    Mutant(
+        "a permit that is forgotten when its call is started again elsewhere, or a person speaks of it",
+        f"{SERVER}/lifecycle/latching.py",
+        "    _list_permits(transaction, latch, tenant, wanted)\n",
+        "",
+        seed=435,
+    ),
+    Mutant(
+        "settled without a confirmed death: a host is reported as killed and is not",
+        f"{SERVER}/cluster/worker.py",
+        "        await host.kill()\n        # What is told of it is told where its end is noticed.\n",
+        "        self._report_stop(stop, killed=True)\n",
+    ),
+    Mutant(
+        "settled by silence: a worker whose lease has expired is taken at its word that nothing moves",
+        f"{SERVER}/lifecycle/stopping.py",
+        "        bool(run.successor or run.expires)\n"
+        "        and not latch_records.waiting_for_run(transaction, run.tenant, run.id)\n"
+        "        and not steps.open_steps(transaction, run.tenant, run.id)\n",
+        "        True\n",
+        also=(
+            (
+                f"{SERVER}/dispatch/sweeper.py",
+                'row.id, "its worker is silent", dead=False)',
+                'row.id, "its worker is silent", dead=row.state == HALTING)',
+            ),
+        ),
+    ),
+    Mutant(
+        "a descendant that is missed",
+        f"{SERVER}/latches/coverage.py",
+        "            return latch.target == subject.run or latch.target in subject.ancestors\n",
+        "            return latch.target == subject.run\n",
+    ),
+    Mutant(
+        "a parent that ends before its children",
+        f"{SERVER}/lifecycle/stopping.py",
+        'if transaction.execute(_CHILD_BEING_STOPPED, {"of_tenant": run.tenant, "of_run": run.id}).first():',
+        'if transaction.execute(_CHILD_BEING_STOPPED, {"of_tenant": run.tenant, "of_run": ""}).first():',
     ),
     Mutant(
         "a decision taken from a resume value",

@@ -92,9 +92,12 @@ def play(plant: Plant, outside: Outside, fault: Fault, happened: list[str]) -> N
             assert target is not None
             _freeze_machine(plant, target.name, fault.for_seconds)
         case "freeze a machine in a call":
-            outside.on_begin = lambda host: _freeze_machine(
-                plant, host.name.partition(" of ")[2], fault.for_seconds
-            )
+
+            def stands_still(host: Process, run: str) -> None:
+                _freeze_machine(plant, host.name.partition(" of ")[2], fault.for_seconds)
+                outside.on_standstill(run)
+
+            outside.on_begin = stands_still
         case "cut off a worker":
             assert target is not None
             network.partition(target)

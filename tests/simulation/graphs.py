@@ -1,12 +1,14 @@
 """The agents of the simulation: plain LangGraph graphs whose input is the plan that they follow.
 
 A plan is a list of turns, each a list of calls ``[tool, call]`` that are made at once. ``gathered`` makes them inside one node,
-``fanned`` in a task each, and ``alone`` has a sync node, so that each of its runs has a host of its own.
+``fanned`` in a task each, ``alone`` has a sync node, so that each of its runs has a host of its own, ``stubborn`` swallows every
+cancellation until its calls are done, and ``orphaning`` leaves them behind when it is cancelled, and nobody cancels them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import operator
 from typing import Annotated, Any, TypedDict
 
@@ -28,7 +30,7 @@ def act_on(outside: Outside) -> None:
 
 async def _act(name: str, call: str) -> str:
     outside = _outside[0]
-    outside.begin(name)
+    outside.begin(name, run_name())
     await asyncio.sleep(outside.pause_seconds())
     outside.happen(call, name, idempotency_key(), run_name())
     await asyncio.sleep(outside.pause_seconds())
@@ -108,6 +110,27 @@ async def _turned(state: Plan) -> dict[str, Any]:
     return {"turn": state["turn"] + 1}
 
 
+def _begun(state: Plan) -> list[asyncio.Future[str]]:
+    """The turn's calls, each in a task of its own, as a library might start them: to cancel who waits does not reach them."""
+    return [asyncio.ensure_future(_call(name, call)) for name, call in state["turns"][state["turn"]]]
+
+
+async def _orphaning(state: Plan) -> dict[str, Any]:
+    work = _begun(state)
+    await asyncio.wait(work)
+    said = await asyncio.gather(*work)
+    return {"said": list(said), "turn": state["turn"] + 1}
+
+
+async def _stubborn(state: Plan) -> dict[str, Any]:
+    work = _begun(state)
+    while not all(task.done() for task in work):
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(asyncio.wait(work))
+    said = await asyncio.gather(*work)
+    return {"said": list(said), "turn": state["turn"] + 1}
+
+
 def _note(state: Plan) -> dict[str, Any]:
     return {"said": []}
 
@@ -134,6 +157,16 @@ GRAPHS: dict[str, Any] = {
     .add_conditional_edges(START, _fan, ["one", END])
     .add_edge("one", "turned")
     .add_conditional_edges("turned", _fan, ["one", END])
+    .compile(),
+    "stubborn": StateGraph(Plan)
+    .add_node("act", _stubborn)
+    .add_conditional_edges(START, _left, ["act", END])
+    .add_conditional_edges("act", _left, ["act", END])
+    .compile(),
+    "orphaning": StateGraph(Plan)
+    .add_node("act", _orphaning)
+    .add_conditional_edges(START, _left, ["act", END])
+    .add_conditional_edges("act", _left, ["act", END])
     .compile(),
     "alone": StateGraph(Plan)
     .add_node("note", _note)

@@ -31,15 +31,17 @@ class Outside:
         self._loop = loop
         self.rng = rng
         self.effects: list[Effect] = []
-        self.on_begin: Callable[[Process], None] | None = None
-        """Called once, with the process that is in such a call."""
+        self.on_begin: Callable[[Process, str], None] | None = None
+        """Called once, with the process that is in such a call, and the run that makes it."""
+        self.on_standstill: Callable[[str], None] = lambda run: None
+        """Called when a run stands still in the middle of such a call: somebody may see it."""
         self.by_call: dict[str, list[Effect]] = defaultdict(list)
 
-    def begin(self, tool: str) -> None:
+    def begin(self, tool: str, run: str) -> None:
         """A call that can't be repeated has passed its gate, and its effect has not happened."""
         if tool == "fire" and self.on_begin is not None:
             tell, self.on_begin = self.on_begin, None
-            tell(current_process())
+            tell(current_process(), run)
 
     def happen(self, call: str, tool: str, key: str, run: str) -> None:
         """Let an effect happen, here and now."""

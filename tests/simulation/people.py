@@ -6,6 +6,7 @@ They tell the truth about what has happened, for they can walk over to the machi
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections import defaultdict
 from contextlib import aclosing
@@ -37,6 +38,8 @@ class Wanted:
     after: Wanted | None = None
     """The run whose thread it goes on with, where it goes on with one."""
     strategy: MultitaskStrategy | None = None
+    parent: Wanted | None = None
+    """The run for which it is made."""
     deadline_seconds: float = 0.0
     """How long it may take; 0 for as long as it likes."""
     run: str = ""
@@ -55,8 +58,9 @@ class Stopped:
 
     latch: latch_pb2.Latch
     latched: float
-    settled: float = 0.0
-    report: latch_pb2.Latch | None = None
+    settled: float = math.inf
+    releasing: float = math.inf
+    """When they began to lift it."""
 
 
 @dataclass
@@ -89,13 +93,16 @@ class People:
         loop, rng = self._plant.loop, self._rng
         loop.spawn(self._process, self._watch())
         loop.spawn(self._process, self._decide())
+        self._outside.on_standstill = self._notice
         tasks = []
         for number in range(runs):
             wanted = _plan(rng, number, self.notes.wanted)
             self.notes.wanted.append(wanted)
             tasks.append(loop.spawn(self._process, self._want(wanted, rng.random() * within_seconds)))
         for _ in range(rng.choice((0, 0, 1, 1, 2))):
-            loop.spawn(self._process, self._stop(rng.random() * within_seconds))
+            # Some only after leases have ended, while the hosts that had them may still hold what they were permitted.
+            late = rng.random() < 0.35
+            loop.spawn(self._process, self._stop(rng.random() * within_seconds * (6 if late else 1)))
         return tasks
 
     async def wait_for_ends(self) -> None:
@@ -114,8 +121,9 @@ class People:
     async def _want(self, wanted: Wanted, after_seconds: float) -> None:
         await asyncio.sleep(after_seconds)
         client = self._plant.client()
-        if wanted.after is not None:
-            await self._is_made(wanted.after)
+        for first in (wanted.after, wanted.parent):
+            if first is not None:
+                await self._is_made(first)
         try:
             run = await client.runs.create(
                 wanted.agent,
@@ -123,6 +131,7 @@ class People:
                 thread=wanted.after.thread if wanted.after is not None else "",
                 multitask_strategy=wanted.strategy,
                 deadline=self._by(wanted.deadline_seconds),
+                parent=wanted.parent.run if wanted.parent is not None else "",
             )
         except FermataError as error:
             self.notes.refusals.append(error.reason)
@@ -185,30 +194,45 @@ class People:
         elif decision == approval_pb2.DECISION_GIVE_UP:
             self.notes.given_up.add(call)
 
-    async def _stop(self, after_seconds: float) -> None:
+    def _notice(self, run: str) -> None:
+        """A run stands still in a call: often they halt it, before its lease ends or after."""
+        if self._rng.random() < 0.7:
+            self._plant.loop.spawn(self._process, self._stop(self._rng.random() * 20.0, run))
+
+    async def _stop(self, after_seconds: float, run: str = "") -> None:
+        """Hold or halt something, or halt ``run``, and lift that later."""
         await asyncio.sleep(after_seconds)
         client, rng = self._plant.client(), self._rng
         scope: dict[str, Any] = {"everything": True}
         kind = rng.random()
-        runs = [wanted.run for wanted in self.notes.wanted if wanted.run]
-        if kind < 0.5 and runs:
-            scope = {"run": rng.choice(runs)}
-        elif kind < 0.7:
+        made = [wanted for wanted in self.notes.wanted if wanted.run]
+        if run and kind < 0.8:
+            scope = {"run": run}
+        elif kind < 0.3 and made:
+            scope = {"run": rng.choice(made).run}
+        elif kind < 0.5 and made:
+            parents = [wanted.parent for wanted in made if wanted.parent is not None]
+            scope = {"run": rng.choice(parents or made).run, "descendants": True}
+        elif kind < 0.6 and made:
+            scope = {"thread": rng.choice(made).thread}
+        elif kind < 0.75:
             scope = {"agent": rng.choice(self.notes.wanted).agent}
         elif kind < 0.85:
             scope = {"tool": rng.choice(("fire", "put"))}
-        if "tool" in scope or rng.random() < 0.4:
-            latch = await client.latches.hold(**scope)
+        holds = not run and rng.random() < 0.4
+        set_latch = client.latches.hold if holds else client.latches.halt
+        stopped = Stopped(await set_latch(**scope), self._plant.loop.time())
+        name = stopped.latch.name
+        self.notes.stopped.append(stopped)
+        if holds and rng.random() < 0.5:
+            # They change their minds whether or not it has settled.
             await asyncio.sleep(rng.random() * 5)
         else:
-            latch = await client.latches.halt(**scope)
-            stopped = Stopped(latch, self._plant.loop.time())
-            self.notes.stopped.append(stopped)
-            stopped.report = await client.latches.settle(
-                latch.name, options=StreamOptions(patience_seconds=None)
-            )
+            await client.latches.settle(name, options=StreamOptions(patience_seconds=None))
             stopped.settled = self._plant.loop.time()
-        await client.latches.release(latch.name)
+            await asyncio.sleep(rng.random() * 2)
+        stopped.releasing = self._plant.loop.time()
+        await client.latches.release(name)
 
 
 def _plan(rng: random.Random, number: int, before: list[Wanted]) -> Wanted:
@@ -221,11 +245,12 @@ def _plan(rng: random.Random, number: int, before: list[Wanted]) -> Wanted:
             turn.append([tool, f"{number}.{count}"])
             count += 1
         turns.append(turn)
-    agent = rng.choices(("gathered", "fanned", "alone"), (3, 2, 2))[0]
+    agent = rng.choices(("gathered", "fanned", "alone", "stubborn", "orphaning"), (3, 2, 2, 1, 1))[0]
     deadline_seconds = 0.1 + rng.random() * 3 if rng.random() < 0.1 else 0.0
     if not before or rng.random() < 0.6:
-        return Wanted(agent, turns, deadline_seconds=deadline_seconds)
+        parent = rng.choice(before) if before and rng.random() < 0.4 else None
+        return Wanted(agent, turns, parent=parent, deadline_seconds=deadline_seconds)
     after = rng.choice(before)
     strategy = rng.choice(STRATEGIES)
     # A thread's state is a graph's, and another graph would not know it.
-    return Wanted(after.agent, turns, after, strategy, deadline_seconds)
+    return Wanted(after.agent, turns, after, strategy, deadline_seconds=deadline_seconds)

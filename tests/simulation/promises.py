@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from typing import Any
@@ -19,7 +20,7 @@ from fermata.server.ledger import steps
 from fermata.server.names import parse
 from fermata.server.runs.transitions import ENDED, HALTING
 from fermata.server.store import schema
-from fermata.v1 import run_pb2
+from fermata.v1 import latch_pb2, run_pb2
 
 E = run_pb2.EventType
 
@@ -45,8 +46,10 @@ def broken(plant: Plant, outside: Outside, notes: Notes) -> list[str]:
         _unasked,
         _ends,
         _doubts,
-        _halts,
+        _only_listed,
         _latches,
+        _settled,
+        _children_first,
     ):
         found += check(store, outside, notes)
     return found
@@ -71,11 +74,38 @@ class _Store:
         }
         """Calls about which nobody had said anything when the time for it was over."""
         halts = {row.id for row in self.latches.values() if row.kind == latches.HALT}
-        self.halted = {row.run for row in connection.execute(select(schema.latch_runs)) if row.latch in halts}
+        self.kept = list(connection.execute(select(schema.latch_runs)).fetchall())
+        self.halted = {row.run for row in self.kept if row.latch in halts}
         """Ids of runs that a halt has stopped, whether or not whoever set it has heard of that."""
+        self.reports = list(connection.execute(select(schema.latch_steps)).fetchall())
+        calls = {row.id: json.loads(row.args)["call"] for row in self.steps}
+        self.listed = {(row.latch, row.run, calls[row.step]) for row in self.reports}
+        """(latch, run, call) of every effect that a latch has found open."""
         self.events: dict[str, list[Any]] = defaultdict(list)
+        self.halted_calls: set[str] = set()
+        """Calls that were refused because their tool was halted; their run went on without them."""
         for row in rows(schema.events):
             self.events[row.run].append(row)
+            if row.type == E.EVENT_TYPE_STEP_REFUSED and json.loads(row.data)["reason"] == "HALTED":
+                self.halted_calls.add(json.loads(row.data)["args"]["call"])
+
+    def covers(self, latch: Any, run: Any, tool: str) -> bool:
+        """True where a latch covers a call of ``tool`` in ``run``; put down here once more, and not as the product does it."""
+        family = {run.id}
+        above = run
+        while above.parent:
+            family.add(above.parent)
+            above = self.runs[above.parent]
+        return bool(
+            {
+                "run": latch.target == run.id,
+                "run_tree": latch.target in family,
+                "thread": latch.target == run.thread,
+                "agent": latch.target == run.agent,
+                "tool": latch.target == tool,
+                "tenant": True,
+            }[latch.scope]
+        )
 
 
 def _acknowledged(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
@@ -170,7 +200,7 @@ def _ends(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
             yield f"{wanted.run} is {state} at the end"
         elif row.state == run_pb2.RUN_STATE_SUCCEEDED:
             for tool, call in wanted.calls:
-                refused = notes.rejected | notes.given_up | store.expired
+                refused = notes.rejected | notes.given_up | store.expired | store.halted_calls
                 if call not in refused and not outside.has_happened(call):
                     yield f"{wanted.run} succeeded without {tool} {call}"
         elif row.state == run_pb2.RUN_STATE_HALTED:
@@ -250,20 +280,28 @@ def _doubts(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
             yield f"nobody was asked about {row.tool} {row.args}, whose end is not known"
 
 
-def _halts(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
-    by_step = {f"tenants/{row.tenant}/runs/{row.run}/steps/{row.id}": row for row in store.steps}
-    for stopped in notes.stopped:
-        listed = {by_step[step.step].args for step in stopped.latch.steps}
-        covered = set(_runs(stopped.latch)) | set(_runs(stopped.report))
+def _only_listed(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
+    """From a latch's commit until it is lifted only listed effects happen of all that it covers, and after it has settled none."""
+    told = {parse(stopped.latch.name, "latches").id: stopped for stopped in notes.stopped}
+    for latch in store.latches.values():
+        if store.clock_is_right:
+            since, settled, lifted = (
+                latch.created,
+                latch.settled or math.inf,
+                latch.released or math.inf,
+            )
+        elif (stopped := told.get(latch.id)) is not None:
+            since, settled, lifted = stopped.latched, stopped.settled, stopped.releasing
+        else:
+            continue
         for effect in outside.effects:
-            if effect.run not in covered:
+            run = store.runs[parse(effect.run, "runs").id]
+            if not since < effect.time < lifted or not store.covers(latch, run, effect.tool):
                 continue
-            if effect.time > stopped.latched and json.dumps({"call": effect.call}) not in {
-                json.dumps(json.loads(args)) for args in listed
-            }:
-                yield f"{effect.tool} {effect.call} happened after {stopped.latch.name}, which does not list it"
-            if stopped.settled and effect.time > stopped.settled:
-                yield f"{effect.tool} {effect.call} happened after {stopped.latch.name} had settled"
+            if (latch.id, run.id, effect.call) not in store.listed:
+                yield f"{effect.tool} {effect.call} happened under the latch {latch.id}, which does not list it"
+            elif effect.time > settled:
+                yield f"{effect.tool} {effect.call} happened after the latch {latch.id} had settled"
 
 
 def _latches(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
@@ -272,14 +310,30 @@ def _latches(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
         return
     for latch in store.latches.values():
         for row in store.steps:
-            run = store.runs[row.run]
-            covered = {"run": run.id, "agent": run.agent, "tool": row.tool, "tenant": latch.target}[
-                latch.scope
-            ]
-            within = latch.created < row.started < (latch.released or row.started + 1)
-            if covered == latch.target and within:
+            within = latch.created < row.started < (latch.released or math.inf)
+            if within and store.covers(latch, store.runs[row.run], row.tool):
                 yield f"{row.tool} {row.args} passed its gate under the latch {latch.id}"
 
 
-def _runs(latch: Any) -> list[str]:
-    return list(latch.runs) if latch is not None else []
+def _settled(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
+    """What has settled has nothing on its list that is still open, and no run that is not stopped."""
+    open_now = (latch_pb2.LATCH_STEP_STATUS_OPEN, latch_pb2.LATCH_STEP_STATUS_UNREACHABLE)
+    for latch in store.latches.values():
+        if latch.settled and any(row.latch == latch.id and row.status in open_now for row in store.reports):
+            yield f"the latch {latch.id} has settled with an effect that is open"
+
+
+def _children_first(store: _Store, outside: Outside, notes: Notes) -> Iterator[str]:
+    """What a halt of a whole family stops ends before the run that it was made for."""
+    ended = {
+        run: next((event.n for event in events if event.state in ENDED), None)
+        for run, events in store.events.items()
+    }
+    for latch in store.latches.values():
+        if latch.scope != "run_tree" or latch.kind != latches.HALT:
+            continue
+        stopped = {row.run for row in store.kept if row.latch == latch.id}
+        for run in stopped:
+            parent = store.runs[run].parent
+            if parent in stopped and (ended[run] or math.inf) > (ended[parent] or math.inf):
+                yield f"{parent} ended before {run}, which was made for it"

@@ -51,6 +51,10 @@ class Limits(BaseModel):
     tool_seconds: float | None = Field(default=None, gt=0)
     tool_result_bytes: int | None = Field(default=None, gt=0)
     concurrent_runs: int | None = Field(default=None, gt=0)
+    tool_calls: int | None = Field(default=None, gt=0)
+    tokens: int | None = Field(default=None, gt=0)
+    repeated_calls: int | None = Field(default=None, gt=0)
+    on_exceeded: Literal["ask", "halt"] | None = None
 
 
 class AgentFile(BaseModel):
@@ -243,7 +247,9 @@ _MENDS: dict[str, Any] = {
     "name": "Use a to z, 0 to 9 and hyphens, at most 40 characters, a letter first.",
     "graph": "Write graph: module:attribute, or graph: ./path/to/file.py:attribute.",
     "effects": "Write TOOL: {effect: READ | IDEMPOTENT | UNSAFE, risk: low | medium | high}.",
-    "limits": "Known limits: " + ", ".join(Limits.model_fields) + "; all of them are numbers above 0.",
+    "limits": "Known limits: "
+    + ", ".join(Limits.model_fields)
+    + "; numbers above 0, but for on_exceeded: ask or halt.",
     "models": "Write NAME: PROVIDER:MODEL, such as planner: fermata:planner.",
     "tools": "Write a list of module:attribute.",
     "collections": "Write a list of names.",

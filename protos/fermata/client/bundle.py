@@ -20,6 +20,11 @@ from .pack import digest_of, pack_folder
 
 FILE_NAMES = ("agent.yaml", "agent.yml", "langgraph.json")
 
+_ON_EXCEEDED = {
+    None: agent_pb2.ON_EXCEEDED_UNSPECIFIED,
+    "ask": agent_pb2.ON_EXCEEDED_ASK,
+    "halt": agent_pb2.ON_EXCEEDED_HALT,
+}
 _DURABILITIES = {
     "sync": agent_pb2.DURABILITY_UNSPECIFIED,
     "async": agent_pb2.DURABILITY_ASYNC,
@@ -99,6 +104,10 @@ def _from_agent_file(text: AgentText, variables: Mapping[str, str]) -> Bundle:
         super_steps=content.limits.super_steps or 0,
         tool_result_bytes=content.limits.tool_result_bytes or 0,
         concurrent_runs=content.limits.concurrent_runs or 0,
+        tool_calls=content.limits.tool_calls or 0,
+        tokens=content.limits.tokens or 0,
+        repeated_calls=content.limits.repeated_calls or 0,
+        on_exceeded=_ON_EXCEEDED[content.limits.on_exceeded],
     )
     if content.limits.wall_seconds is not None:
         limits.wall_time.FromNanoseconds(round(content.limits.wall_seconds * 1e9))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -21,8 +22,8 @@ CLOSED_STATES = frozenset({latch_pb2.LATCH_STATE_SETTLED, latch_pb2.LATCH_STATE_
 
 
 class Latches:
-    """``LatchService``. A latch covers exactly one of run, thread, agent, tool, or everything of the
-    tenant."""
+    """``LatchService``. A latch covers exactly one of run (with its descendants, if wanted), thread, agent,
+    revision, tool, everything of the tenant, or all tenants."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
@@ -35,35 +36,83 @@ class Latches:
         self,
         *,
         run: str = "",
+        descendants: bool = False,
         thread: str = "",
         agent: str = "",
+        revision: str = "",
         tool: str = "",
         everything: bool = False,
+        all_tenants: bool = False,
         reason: str = "",
+        expires: datetime | None = None,
+        release_at_expiry: bool = False,
         on_behalf_of: str = "",
     ) -> latch_pb2.Latch:
-        """Let started effects finish, and stop at the next gate until released."""
-        scope = self._scope(run, thread, agent, tool, everything)
-        return await self._create(latch_pb2.LATCH_KIND_HOLD, scope, reason, on_behalf_of)
+        """Let started effects finish, and stop at the next gate until released. What is covered is named as with :meth:`halt`.
+
+        :param expires: when its time is over, with a time zone. It stays then, and the runs' histories say so.
+        :param release_at_expiry: lift it then instead.
+        :raises InvalidArgumentError: LATCH_EXPIRY.
+        """
+        latch = latch_pb2.Latch(
+            kind=latch_pb2.LATCH_KIND_HOLD,
+            scope=scope_of(
+                self._transport.tenant,
+                run=run,
+                descendants=descendants,
+                thread=thread,
+                agent=agent,
+                revision=revision,
+                tool=tool,
+                everything=everything,
+                all_tenants=all_tenants,
+            ),
+            reason=reason,
+        )
+        if expires is not None:
+            latch.expire_time.FromDatetime(expires.astimezone(UTC))
+        if release_at_expiry:
+            latch.on_expiry = latch_pb2.ON_EXPIRY_RELEASE
+        return await self._create(latch, on_behalf_of)
 
     async def halt(
         self,
         *,
         run: str = "",
+        descendants: bool = False,
         thread: str = "",
         agent: str = "",
+        revision: str = "",
         tool: str = "",
         everything: bool = False,
+        all_tenants: bool = False,
         reason: str = "",
         on_behalf_of: str = "",
     ) -> latch_pb2.Latch:
         """Stop for good. When this returns, no covered gate lets an effect through; ``settle`` waits for
         those that were open.
 
+        :param run: one run.
+        :param descendants: with all runs that were made for it.
+        :param revision: ``AGENT@REVISION``, or the whole name.
+        :param everything: the whole tenant.
+        :param all_tenants: every tenant of the server; for admins.
         :raises LocalError: SCOPE_AMBIGUOUS unless exactly one thing to halt is named.
         """
-        scope = self._scope(run, thread, agent, tool, everything)
-        return await self._create(latch_pb2.LATCH_KIND_HALT, scope, reason, on_behalf_of)
+        scope = scope_of(
+            self._transport.tenant,
+            run=run,
+            descendants=descendants,
+            thread=thread,
+            agent=agent,
+            revision=revision,
+            tool=tool,
+            everything=everything,
+            all_tenants=all_tenants,
+        )
+        return await self._create(
+            latch_pb2.Latch(kind=latch_pb2.LATCH_KIND_HALT, scope=scope, reason=reason), on_behalf_of
+        )
 
     async def release(self, latch: str, *, on_behalf_of: str = "") -> latch_pb2.Latch:
         """Lift a latch: held runs go on, halted runs stay halted and new ones are let in."""
@@ -125,32 +174,61 @@ class Latches:
                     return report
         return await self.get(latch)
 
-    async def _create(
-        self, kind: latch_pb2.LatchKind.ValueType, scope: latch_pb2.LatchScope, reason: str, on_behalf_of: str
-    ) -> latch_pb2.Latch:
+    async def _create(self, latch: latch_pb2.Latch, on_behalf_of: str) -> latch_pb2.Latch:
         request = latch_pb2.CreateLatchRequest(
-            parent=tenant_name(self._transport.tenant),
-            latch=latch_pb2.Latch(kind=kind, scope=scope, reason=reason),
-            on_behalf_of=on_behalf_of,
+            parent=tenant_name(self._transport.tenant), latch=latch, on_behalf_of=on_behalf_of
         )
         return await self._transport.unary(self._stub.CreateLatch, request)
 
-    def _scope(self, run: str, thread: str, agent: str, tool: str, everything: bool) -> latch_pb2.LatchScope:
-        if sum(map(bool, (run, thread, agent, tool, everything))) != 1:
-            raise LocalError(
-                "Name exactly one thing to stop: a run, a thread, an agent, a tool, or everything.",
-                reason="SCOPE_AMBIGUOUS",
-            )
-        tenant = self._transport.tenant
-        if run:
-            return latch_pb2.LatchScope(run=full_name(tenant, "runs", run))
-        if thread:
-            return latch_pb2.LatchScope(thread=full_name(tenant, "threads", thread))
-        if agent:
-            return latch_pb2.LatchScope(agent=full_name(tenant, "agents", agent))
-        if tool:
-            return latch_pb2.LatchScope(tool=tool)
-        return latch_pb2.LatchScope(tenant=True)
-
     def _name(self, latch: str) -> str:
         return full_name(self._transport.tenant, "latches", latch)
+
+
+def scope_of(
+    tenant: str,
+    *,
+    run: str = "",
+    descendants: bool = False,
+    thread: str = "",
+    agent: str = "",
+    revision: str = "",
+    tool: str = "",
+    everything: bool = False,
+    all_tenants: bool = False,
+) -> latch_pb2.LatchScope:
+    """The scope that exactly one of these names; see :meth:`Latches.halt`.
+
+    :raises LocalError: SCOPE_AMBIGUOUS, NAME_MALFORMED.
+    """
+    if sum(map(bool, (run, thread, agent, revision, tool, everything, all_tenants))) != 1:
+        raise LocalError(
+            "Name exactly one thing: a run, a thread, an agent, a revision, a tool, everything, or all tenants.",
+            reason="SCOPE_AMBIGUOUS",
+        )
+    if descendants and not run:
+        raise LocalError("Only a run has descendants: name one.", reason="SCOPE_AMBIGUOUS")
+    if run:
+        name = full_name(tenant, "runs", run)
+        return latch_pb2.LatchScope(run_tree=name) if descendants else latch_pb2.LatchScope(run=name)
+    if thread:
+        return latch_pb2.LatchScope(thread=full_name(tenant, "threads", thread))
+    if agent:
+        return latch_pb2.LatchScope(agent=full_name(tenant, "agents", agent))
+    if revision:
+        return latch_pb2.LatchScope(revision=_revision_name(tenant, revision))
+    if tool:
+        return latch_pb2.LatchScope(tool=tool)
+    return latch_pb2.LatchScope(everything=True) if all_tenants else latch_pb2.LatchScope(tenant=True)
+
+
+def _revision_name(tenant: str, revision: str) -> str:
+    if "/" in revision:
+        return revision
+    agent, _, digest = revision.partition("@")
+    if not agent or not digest:
+        raise LocalError(
+            f"{revision!r} names no revision: write AGENT@REVISION; `fermata agents show AGENT --revisions` lists them.",
+            reason="NAME_MALFORMED",
+            metadata={"name": revision, "collection": "revisions"},
+        )
+    return f"{full_name(tenant, 'agents', agent)}/revisions/{digest}"

@@ -52,6 +52,7 @@ class Runs:
         multitask_strategy: MultitaskStrategy | None = None,
         priority: int = 0,
         deadline: datetime | None = None,
+        parent: str = "",
         request_id: str = "",
         on_behalf_of: str = "",
     ) -> run_pb2.Run:
@@ -64,9 +65,10 @@ class Runs:
             have added to the conversation. What the thread says where left out.
         :param request_id: a UUID of your own, if a later process shall be able to repeat the call; one is
             made where empty.
-        :raises FailedPreconditionError: HALTED, THREAD_BUSY.
+        :raises FailedPreconditionError: HALTED, THREAD_BUSY, PARENT_RUN_ENDED.
         :param priority: from -100 to 100; of a tenant's waiting runs those with a greater number go first.
         :param deadline: when the run ends if it has not; with a time zone.
+        :param parent: the run for which this one is made: a latch on that one's family covers it as well.
         :raises ResourceExhaustedError: QUEUE_FULL, THREAD_QUEUE_FULL.
         :raises NotFoundError: AGENT_NOT_FOUND, THREAD_NOT_FOUND.
         """
@@ -77,6 +79,7 @@ class Runs:
             thread=full_name(tenant, "threads", thread) if thread else "",
             multitask_strategy=strategy_of(multitask_strategy),
             priority=priority,
+            parent_run=full_name(tenant, "runs", parent) if parent else "",
             request_id=request_id,
             on_behalf_of=on_behalf_of,
         )

@@ -50,6 +50,30 @@ DURABILITY_EXIT: Durability.ValueType  # 3
 """When the run ends or parks. What dies before that begins again with its input."""
 Global___Durability: _TypeAlias = Durability  # noqa: Y015
 
+class _OnExceeded:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnExceededEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnExceeded.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_EXCEEDED_UNSPECIFIED: _OnExceeded.ValueType  # 0
+    """Not set: ASK."""
+    ON_EXCEEDED_ASK: _OnExceeded.ValueType  # 1
+    """It is held, and a person is asked (BUDGET): yes grants as much again, no and silence halt it."""
+    ON_EXCEEDED_HALT: _OnExceeded.ValueType  # 2
+    """It is halted."""
+
+class OnExceeded(_OnExceeded, metaclass=_OnExceededEnumTypeWrapper):
+    """OnExceeded says what becomes of a run that would go beyond one of its limits."""
+
+ON_EXCEEDED_UNSPECIFIED: OnExceeded.ValueType  # 0
+"""Not set: ASK."""
+ON_EXCEEDED_ASK: OnExceeded.ValueType  # 1
+"""It is held, and a person is asked (BUDGET): yes grants as much again, no and silence halt it."""
+ON_EXCEEDED_HALT: OnExceeded.ValueType  # 2
+"""It is halted."""
+Global___OnExceeded: _TypeAlias = OnExceeded  # noqa: Y015
+
 @_typing.final
 class Agent(_message.Message):
     """Agent is a named agent."""
@@ -346,15 +370,27 @@ class RunLimits(_message.Message):
     TOOL_TIME_FIELD_NUMBER: _builtins.int
     TOOL_RESULT_BYTES_FIELD_NUMBER: _builtins.int
     CONCURRENT_RUNS_FIELD_NUMBER: _builtins.int
+    TOOL_CALLS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    REPEATED_CALLS_FIELD_NUMBER: _builtins.int
+    ON_EXCEEDED_FIELD_NUMBER: _builtins.int
     super_steps: _builtins.int
-    """Most super-steps (LangGraph's recursion limit)."""
+    """Most super-steps; 100 where 0."""
     tool_result_bytes: _builtins.int
     """Largest result of a tool in bytes."""
     concurrent_runs: _builtins.int
     """Most runs of the agent that are at work at once; what waits for people does not count."""
+    tool_calls: _builtins.int
+    """Most tool calls; 0 for no bound."""
+    tokens: _builtins.int
+    """Most tokens that models read and write, as far as they say; 0 for no bound."""
+    repeated_calls: _builtins.int
+    """The same call with the same arguments may follow itself so often; 20 where 0."""
+    on_exceeded: Global___OnExceeded.ValueType
+    """What becomes of a run that would exceed wall_time, super_steps, tool_calls, tokens or repeated_calls."""
     @_builtins.property
     def wall_time(self) -> _duration_pb2.Duration:
-        """Longest time from start to end, waiting for people left out."""
+        """Longest time at work, waiting for people left out."""
 
     @_builtins.property
     def tool_time(self) -> _duration_pb2.Duration:
@@ -368,10 +404,14 @@ class RunLimits(_message.Message):
         tool_time: _duration_pb2.Duration | None = ...,
         tool_result_bytes: _builtins.int = ...,
         concurrent_runs: _builtins.int = ...,
+        tool_calls: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        repeated_calls: _builtins.int = ...,
+        on_exceeded: Global___OnExceeded.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["tool_time", b"tool_time", "wall_time", b"wall_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrent_runs", b"concurrent_runs", "super_steps", b"super_steps", "tool_result_bytes", b"tool_result_bytes", "tool_time", b"tool_time", "wall_time", b"wall_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrent_runs", b"concurrent_runs", "on_exceeded", b"on_exceeded", "repeated_calls", b"repeated_calls", "super_steps", b"super_steps", "tokens", b"tokens", "tool_calls", b"tool_calls", "tool_result_bytes", b"tool_result_bytes", "tool_time", b"tool_time", "wall_time", b"wall_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -103,11 +103,11 @@ class _DecisionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Decision.Val
     DECISION_UNSPECIFIED: _Decision.ValueType  # 0
     """Not set."""
     DECISION_APPROVE: _Decision.ValueType  # 1
-    """ACTION: do it, as shown."""
+    """ACTION: do it, as shown. BUDGET: go on, with as much again as args say."""
     DECISION_EDIT: _Decision.ValueType  # 2
     """ACTION: do it with other arguments."""
     DECISION_REJECT: _Decision.ValueType  # 3
-    """ACTION and INPUT: do not. The comment reaches the agent."""
+    """ACTION and INPUT: do not. The comment reaches the agent. BUDGET: the run is halted."""
     DECISION_ANSWER: _Decision.ValueType  # 4
     """INPUT: the answer is in value."""
     DECISION_IT_HAPPENED: _Decision.ValueType  # 5
@@ -125,11 +125,11 @@ class Decision(_Decision, metaclass=_DecisionEnumTypeWrapper):
 DECISION_UNSPECIFIED: Decision.ValueType  # 0
 """Not set."""
 DECISION_APPROVE: Decision.ValueType  # 1
-"""ACTION: do it, as shown."""
+"""ACTION: do it, as shown. BUDGET: go on, with as much again as args say."""
 DECISION_EDIT: Decision.ValueType  # 2
 """ACTION: do it with other arguments."""
 DECISION_REJECT: Decision.ValueType  # 3
-"""ACTION and INPUT: do not. The comment reaches the agent."""
+"""ACTION and INPUT: do not. The comment reaches the agent. BUDGET: the run is halted."""
 DECISION_ANSWER: Decision.ValueType  # 4
 """INPUT: the answer is in value."""
 DECISION_IT_HAPPENED: Decision.ValueType  # 5

@@ -26,39 +26,41 @@ from fermata.v1 import run_pb2 as fermata_dot_v1_dot_run__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66\x65rmata/v1/latch.proto\x12\nfermata.v1\x1a\x14\x66\x65rmata/v1/run.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xbc\x03\n\x05Latch\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.fermata.v1.LatchKind\x12%\n\x05scope\x18\x03 \x01(\x0b\x32\x16.fermata.v1.LatchScope\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12%\n\x05state\x18\x05 \x01(\x0e\x32\x16.fermata.v1.LatchState\x12\x12\n\ncreated_by\x18\x06 \x01(\t\x12\x14\n\x0con_behalf_of\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bsettle_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0crelease_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0breleased_by\x18\x0b \x01(\t\x12$\n\x05steps\x18\x0c \x03(\x0b\x32\x15.fermata.v1.LatchStep\x12\x0c\n\x04runs\x18\r \x03(\t\x12\x1b\n\x13settle_milliseconds\x18\x0e \x01(\x01\"j\n\nLatchScope\x12\r\n\x03run\x18\x01 \x01(\tH\x00\x12\x10\n\x06thread\x18\x02 \x01(\tH\x00\x12\x0f\n\x05\x61gent\x18\x03 \x01(\tH\x00\x12\x0e\n\x04tool\x18\x04 \x01(\tH\x00\x12\x10\n\x06tenant\x18\x05 \x01(\x08H\x00\x42\x08\n\x06target\"j\n\tLatchStep\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12+\n\x06status\x18\x03 \x01(\x0e\x32\x1b.fermata.v1.LatchStepStatus\x12\x14\n\x0cmilliseconds\x18\x04 \x01(\x01\"p\n\x12\x43reateLatchRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12 \n\x05latch\x18\x02 \x01(\x0b\x32\x11.fermata.v1.Latch\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x14\n\x0con_behalf_of\x18\x04 \x01(\t\"\x1f\n\x0fGetLatchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"b\n\x12ListLatchesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x15\n\rshow_released\x18\x04 \x01(\x08\"R\n\x13ListLatchesResponse\x12\"\n\x07latches\x18\x01 \x03(\x0b\x32\x11.fermata.v1.Latch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x11WatchLatchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"l\n\x12WatchLatchResponse\x12\"\n\x05latch\x18\x01 \x01(\x0b\x32\x11.fermata.v1.LatchH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.fermata.v1.HeartbeatH\x00\x42\x06\n\x04item\"M\n\x13ReleaseLatchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x0con_behalf_of\x18\x03 \x01(\t*Q\n\tLatchKind\x12\x1a\n\x16LATCH_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fLATCH_KIND_HOLD\x10\x01\x12\x13\n\x0fLATCH_KIND_HALT\x10\x02*u\n\nLatchState\x12\x1b\n\x17LATCH_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13LATCH_STATE_LATCHED\x10\x01\x12\x17\n\x13LATCH_STATE_SETTLED\x10\x02\x12\x18\n\x14LATCH_STATE_RELEASED\x10\x03*\xd4\x01\n\x0fLatchStepStatus\x12!\n\x1dLATCH_STEP_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16LATCH_STEP_STATUS_OPEN\x10\x01\x12\x1e\n\x1aLATCH_STEP_STATUS_FINISHED\x10\x02\x12!\n\x1dLATCH_STEP_STATUS_NOT_STARTED\x10\x03\x12\x1c\n\x18LATCH_STEP_STATUS_KILLED\x10\x04\x12!\n\x1dLATCH_STEP_STATUS_UNREACHABLE\x10\x05\x32\xef\x02\n\x0cLatchService\x12@\n\x0b\x43reateLatch\x12\x1e.fermata.v1.CreateLatchRequest\x1a\x11.fermata.v1.Latch\x12:\n\x08GetLatch\x12\x1b.fermata.v1.GetLatchRequest\x1a\x11.fermata.v1.Latch\x12N\n\x0bListLatches\x12\x1e.fermata.v1.ListLatchesRequest\x1a\x1f.fermata.v1.ListLatchesResponse\x12M\n\nWatchLatch\x12\x1d.fermata.v1.WatchLatchRequest\x1a\x1e.fermata.v1.WatchLatchResponse0\x01\x12\x42\n\x0cReleaseLatch\x12\x1f.fermata.v1.ReleaseLatchRequest\x1a\x11.fermata.v1.Latchb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66\x65rmata/v1/latch.proto\x12\nfermata.v1\x1a\x14\x66\x65rmata/v1/run.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xac\x04\n\x05Latch\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.fermata.v1.LatchKind\x12%\n\x05scope\x18\x03 \x01(\x0b\x32\x16.fermata.v1.LatchScope\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12%\n\x05state\x18\x05 \x01(\x0e\x32\x16.fermata.v1.LatchState\x12\x12\n\ncreated_by\x18\x06 \x01(\t\x12\x14\n\x0con_behalf_of\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bsettle_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x0crelease_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0breleased_by\x18\x0b \x01(\t\x12$\n\x05steps\x18\x0c \x03(\x0b\x32\x15.fermata.v1.LatchStep\x12\x0c\n\x04runs\x18\r \x03(\t\x12\x1b\n\x13settle_milliseconds\x18\x0e \x01(\x01\x12/\n\x0b\x65xpire_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\ton_expiry\x18\x10 \x01(\x0e\x32\x14.fermata.v1.OnExpiry\x12\x14\n\x0cstopped_runs\x18\x11 \x01(\x05\"\xa8\x01\n\nLatchScope\x12\r\n\x03run\x18\x01 \x01(\tH\x00\x12\x10\n\x06thread\x18\x02 \x01(\tH\x00\x12\x0f\n\x05\x61gent\x18\x03 \x01(\tH\x00\x12\x0e\n\x04tool\x18\x04 \x01(\tH\x00\x12\x10\n\x06tenant\x18\x05 \x01(\x08H\x00\x12\x12\n\x08run_tree\x18\x06 \x01(\tH\x00\x12\x12\n\x08revision\x18\x07 \x01(\tH\x00\x12\x14\n\neverything\x18\x08 \x01(\x08H\x00\x42\x08\n\x06target\"\x94\x01\n\tLatchStep\x12\x0c\n\x04step\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12+\n\x06status\x18\x03 \x01(\x0e\x32\x1b.fermata.v1.LatchStepStatus\x12\x14\n\x0cmilliseconds\x18\x04 \x01(\x01\x12(\n\x07outcome\x18\x05 \x01(\x0e\x32\x17.fermata.v1.StepOutcome\"p\n\x12\x43reateLatchRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12 \n\x05latch\x18\x02 \x01(\x0b\x32\x11.fermata.v1.Latch\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x14\n\x0con_behalf_of\x18\x04 \x01(\t\"\x1f\n\x0fGetLatchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"b\n\x12ListLatchesRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x15\n\rshow_released\x18\x04 \x01(\x08\"R\n\x13ListLatchesResponse\x12\"\n\x07latches\x18\x01 \x03(\x0b\x32\x11.fermata.v1.Latch\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x11WatchLatchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"l\n\x12WatchLatchResponse\x12\"\n\x05latch\x18\x01 \x01(\x0b\x32\x11.fermata.v1.LatchH\x00\x12*\n\theartbeat\x18\x02 \x01(\x0b\x32\x15.fermata.v1.HeartbeatH\x00\x42\x06\n\x04item\"M\n\x13ReleaseLatchRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x14\n\x0con_behalf_of\x18\x03 \x01(\t*Q\n\tLatchKind\x12\x1a\n\x16LATCH_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fLATCH_KIND_HOLD\x10\x01\x12\x13\n\x0fLATCH_KIND_HALT\x10\x02*u\n\nLatchState\x12\x1b\n\x17LATCH_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13LATCH_STATE_LATCHED\x10\x01\x12\x17\n\x13LATCH_STATE_SETTLED\x10\x02\x12\x18\n\x14LATCH_STATE_RELEASED\x10\x03*R\n\x08OnExpiry\x12\x19\n\x15ON_EXPIRY_UNSPECIFIED\x10\x00\x12\x14\n\x10ON_EXPIRY_REMIND\x10\x01\x12\x15\n\x11ON_EXPIRY_RELEASE\x10\x02*\xd4\x01\n\x0fLatchStepStatus\x12!\n\x1dLATCH_STEP_STATUS_UNSPECIFIED\x10\x00\x12\x1a\n\x16LATCH_STEP_STATUS_OPEN\x10\x01\x12\x1e\n\x1aLATCH_STEP_STATUS_FINISHED\x10\x02\x12!\n\x1dLATCH_STEP_STATUS_NOT_STARTED\x10\x03\x12\x1c\n\x18LATCH_STEP_STATUS_KILLED\x10\x04\x12!\n\x1dLATCH_STEP_STATUS_UNREACHABLE\x10\x05\x32\xef\x02\n\x0cLatchService\x12@\n\x0b\x43reateLatch\x12\x1e.fermata.v1.CreateLatchRequest\x1a\x11.fermata.v1.Latch\x12:\n\x08GetLatch\x12\x1b.fermata.v1.GetLatchRequest\x1a\x11.fermata.v1.Latch\x12N\n\x0bListLatches\x12\x1e.fermata.v1.ListLatchesRequest\x1a\x1f.fermata.v1.ListLatchesResponse\x12M\n\nWatchLatch\x12\x1d.fermata.v1.WatchLatchRequest\x1a\x1e.fermata.v1.WatchLatchResponse0\x01\x12\x42\n\x0cReleaseLatch\x12\x1f.fermata.v1.ReleaseLatchRequest\x1a\x11.fermata.v1.Latchb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fermata.v1.latch_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LATCHKIND']._serialized_start=1311
-  _globals['_LATCHKIND']._serialized_end=1392
-  _globals['_LATCHSTATE']._serialized_start=1394
-  _globals['_LATCHSTATE']._serialized_end=1511
-  _globals['_LATCHSTEPSTATUS']._serialized_start=1514
-  _globals['_LATCHSTEPSTATUS']._serialized_end=1726
+  _globals['_LATCHKIND']._serialized_start=1529
+  _globals['_LATCHKIND']._serialized_end=1610
+  _globals['_LATCHSTATE']._serialized_start=1612
+  _globals['_LATCHSTATE']._serialized_end=1729
+  _globals['_ONEXPIRY']._serialized_start=1731
+  _globals['_ONEXPIRY']._serialized_end=1813
+  _globals['_LATCHSTEPSTATUS']._serialized_start=1816
+  _globals['_LATCHSTEPSTATUS']._serialized_end=2028
   _globals['_LATCH']._serialized_start=94
-  _globals['_LATCH']._serialized_end=538
-  _globals['_LATCHSCOPE']._serialized_start=540
-  _globals['_LATCHSCOPE']._serialized_end=646
-  _globals['_LATCHSTEP']._serialized_start=648
-  _globals['_LATCHSTEP']._serialized_end=754
-  _globals['_CREATELATCHREQUEST']._serialized_start=756
-  _globals['_CREATELATCHREQUEST']._serialized_end=868
-  _globals['_GETLATCHREQUEST']._serialized_start=870
-  _globals['_GETLATCHREQUEST']._serialized_end=901
-  _globals['_LISTLATCHESREQUEST']._serialized_start=903
-  _globals['_LISTLATCHESREQUEST']._serialized_end=1001
-  _globals['_LISTLATCHESRESPONSE']._serialized_start=1003
-  _globals['_LISTLATCHESRESPONSE']._serialized_end=1085
-  _globals['_WATCHLATCHREQUEST']._serialized_start=1087
-  _globals['_WATCHLATCHREQUEST']._serialized_end=1120
-  _globals['_WATCHLATCHRESPONSE']._serialized_start=1122
-  _globals['_WATCHLATCHRESPONSE']._serialized_end=1230
-  _globals['_RELEASELATCHREQUEST']._serialized_start=1232
-  _globals['_RELEASELATCHREQUEST']._serialized_end=1309
-  _globals['_LATCHSERVICE']._serialized_start=1729
-  _globals['_LATCHSERVICE']._serialized_end=2096
+  _globals['_LATCH']._serialized_end=650
+  _globals['_LATCHSCOPE']._serialized_start=653
+  _globals['_LATCHSCOPE']._serialized_end=821
+  _globals['_LATCHSTEP']._serialized_start=824
+  _globals['_LATCHSTEP']._serialized_end=972
+  _globals['_CREATELATCHREQUEST']._serialized_start=974
+  _globals['_CREATELATCHREQUEST']._serialized_end=1086
+  _globals['_GETLATCHREQUEST']._serialized_start=1088
+  _globals['_GETLATCHREQUEST']._serialized_end=1119
+  _globals['_LISTLATCHESREQUEST']._serialized_start=1121
+  _globals['_LISTLATCHESREQUEST']._serialized_end=1219
+  _globals['_LISTLATCHESRESPONSE']._serialized_start=1221
+  _globals['_LISTLATCHESRESPONSE']._serialized_end=1303
+  _globals['_WATCHLATCHREQUEST']._serialized_start=1305
+  _globals['_WATCHLATCHREQUEST']._serialized_end=1338
+  _globals['_WATCHLATCHRESPONSE']._serialized_start=1340
+  _globals['_WATCHLATCHRESPONSE']._serialized_end=1448
+  _globals['_RELEASELATCHREQUEST']._serialized_start=1450
+  _globals['_RELEASELATCHREQUEST']._serialized_end=1527
+  _globals['_LATCHSERVICE']._serialized_start=2031
+  _globals['_LATCHSERVICE']._serialized_end=2398
 # @@protoc_insertion_point(module_scope)

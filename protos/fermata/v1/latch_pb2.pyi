@@ -73,6 +73,30 @@ LATCH_STATE_RELEASED: LatchState.ValueType  # 3
 """Lifted."""
 Global___LatchState: _TypeAlias = LatchState  # noqa: Y015
 
+class _OnExpiry:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OnExpiryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OnExpiry.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ON_EXPIRY_UNSPECIFIED: _OnExpiry.ValueType  # 0
+    """Not set: REMIND."""
+    ON_EXPIRY_REMIND: _OnExpiry.ValueType  # 1
+    """It stays, and says so in the history of each run that it holds, once."""
+    ON_EXPIRY_RELEASE: _OnExpiry.ValueType  # 2
+    """It is lifted."""
+
+class OnExpiry(_OnExpiry, metaclass=_OnExpiryEnumTypeWrapper):
+    """OnExpiry says what becomes of a hold whose time is over."""
+
+ON_EXPIRY_UNSPECIFIED: OnExpiry.ValueType  # 0
+"""Not set: REMIND."""
+ON_EXPIRY_REMIND: OnExpiry.ValueType  # 1
+"""It stays, and says so in the history of each run that it holds, once."""
+ON_EXPIRY_RELEASE: OnExpiry.ValueType  # 2
+"""It is lifted."""
+Global___OnExpiry: _TypeAlias = OnExpiry  # noqa: Y015
+
 class _LatchStepStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -129,6 +153,9 @@ class Latch(_message.Message):
     STEPS_FIELD_NUMBER: _builtins.int
     RUNS_FIELD_NUMBER: _builtins.int
     SETTLE_MILLISECONDS_FIELD_NUMBER: _builtins.int
+    EXPIRE_TIME_FIELD_NUMBER: _builtins.int
+    ON_EXPIRY_FIELD_NUMBER: _builtins.int
+    STOPPED_RUNS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. tenants/{tenant}/latches/{latch}"""
     kind: Global___LatchKind.ValueType
@@ -145,6 +172,10 @@ class Latch(_message.Message):
     """Output only. Who lifted it."""
     settle_milliseconds: _builtins.float
     """Output only. Milliseconds from commit to settled; 0 until then."""
+    on_expiry: Global___OnExpiry.ValueType
+    """What becomes of it then."""
+    stopped_runs: _builtins.int
+    """Output only. How many of the runs have stopped: nothing of them can start any more."""
     @_builtins.property
     def scope(self) -> Global___LatchScope:
         """What it covers."""
@@ -169,6 +200,10 @@ class Latch(_message.Message):
     def runs(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Output only. Runs that it stopped, or is stopping."""
 
+    @_builtins.property
+    def expire_time(self) -> _timestamp_pb2.Timestamp:
+        """When a hold's time is over; never where this is not set. Must lie ahead, and a halt has none."""
+
     def __init__(
         self,
         *,
@@ -186,10 +221,13 @@ class Latch(_message.Message):
         steps: _abc.Iterable[Global___LatchStep] | None = ...,
         runs: _abc.Iterable[_builtins.str] | None = ...,
         settle_milliseconds: _builtins.float = ...,
+        expire_time: _timestamp_pb2.Timestamp | None = ...,
+        on_expiry: Global___OnExpiry.ValueType = ...,
+        stopped_runs: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "release_time", b"release_time", "scope", b"scope", "settle_time", b"settle_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "release_time", b"release_time", "scope", b"scope", "settle_time", b"settle_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "created_by", b"created_by", "kind", b"kind", "name", b"name", "on_behalf_of", b"on_behalf_of", "reason", b"reason", "release_time", b"release_time", "released_by", b"released_by", "runs", b"runs", "scope", b"scope", "settle_milliseconds", b"settle_milliseconds", "settle_time", b"settle_time", "state", b"state", "steps", b"steps"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "created_by", b"created_by", "expire_time", b"expire_time", "kind", b"kind", "name", b"name", "on_behalf_of", b"on_behalf_of", "on_expiry", b"on_expiry", "reason", b"reason", "release_time", b"release_time", "released_by", b"released_by", "runs", b"runs", "scope", b"scope", "settle_milliseconds", b"settle_milliseconds", "settle_time", b"settle_time", "state", b"state", "steps", b"steps", "stopped_runs", b"stopped_runs"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -206,6 +244,9 @@ class LatchScope(_message.Message):
     AGENT_FIELD_NUMBER: _builtins.int
     TOOL_FIELD_NUMBER: _builtins.int
     TENANT_FIELD_NUMBER: _builtins.int
+    RUN_TREE_FIELD_NUMBER: _builtins.int
+    REVISION_FIELD_NUMBER: _builtins.int
+    EVERYTHING_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """tenants/{tenant}/runs/{run}"""
     thread: _builtins.str
@@ -216,6 +257,12 @@ class LatchScope(_message.Message):
     """A tool's name, in all agents of the tenant."""
     tenant: _builtins.bool
     """The whole tenant."""
+    run_tree: _builtins.str
+    """tenants/{tenant}/runs/{run}, with all runs that were made for it, and for those, also the ones that come after the latch."""
+    revision: _builtins.str
+    """tenants/{tenant}/agents/{agent}/revisions/{revision}"""
+    everything: _builtins.bool
+    """All tenants of the server. Needs an admin."""
     def __init__(
         self,
         *,
@@ -224,12 +271,15 @@ class LatchScope(_message.Message):
         agent: _builtins.str = ...,
         tool: _builtins.str = ...,
         tenant: _builtins.bool = ...,
+        run_tree: _builtins.str = ...,
+        revision: _builtins.str = ...,
+        everything: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "run", b"run", "target", b"target", "tenant", b"tenant", "thread", b"thread", "tool", b"tool"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "everything", b"everything", "revision", b"revision", "run", b"run", "run_tree", b"run_tree", "target", b"target", "tenant", b"tenant", "thread", b"thread", "tool", b"tool"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "run", b"run", "target", b"target", "tenant", b"tenant", "thread", b"thread", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "everything", b"everything", "revision", b"revision", "run", b"run", "run_tree", b"run_tree", "target", b"target", "tenant", b"tenant", "thread", b"thread", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["run", "thread", "agent", "tool", "tenant"]  # noqa: Y015
+    _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["run", "thread", "agent", "tool", "tenant", "run_tree", "revision", "everything"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_target) -> _WhichOneofReturnType_target | None: ...
 
@@ -245,6 +295,7 @@ class LatchStep(_message.Message):
     TOOL_FIELD_NUMBER: _builtins.int
     STATUS_FIELD_NUMBER: _builtins.int
     MILLISECONDS_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
     step: _builtins.str
     """tenants/{tenant}/runs/{run}/steps/{step}"""
     tool: _builtins.str
@@ -253,6 +304,10 @@ class LatchStep(_message.Message):
     """How it ended."""
     milliseconds: _builtins.float
     """Milliseconds from the latch's commit."""
+    outcome: _run_pb2.StepOutcome.ValueType
+    """What the ledger says of it now. KILLED: its outcome is unknown; a KILLED step with another outcome is known by now, from its
+    host or from a person.
+    """
     def __init__(
         self,
         *,
@@ -260,10 +315,11 @@ class LatchStep(_message.Message):
         tool: _builtins.str = ...,
         status: Global___LatchStepStatus.ValueType = ...,
         milliseconds: _builtins.float = ...,
+        outcome: _run_pb2.StepOutcome.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["milliseconds", b"milliseconds", "status", b"status", "step", b"step", "tool", b"tool"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["milliseconds", b"milliseconds", "outcome", b"outcome", "status", b"status", "step", b"step", "tool", b"tool"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -97,8 +97,8 @@ class LatchServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseLatch(self, request, context):
-        """ReleaseLatch lifts a latch. Held runs go on from where they stopped; halted runs stay halted, and new ones are let in. A
-        second call returns the released latch.
+        """ReleaseLatch lifts a latch. Held runs go on from where they stopped: from the gate or the super-step; an approval whose time is
+        over by then is asked for again. Halted runs stay halted, and new ones are let in. A second call returns the released latch.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -45,8 +45,8 @@ class LatchServiceStub:
     WatchLatch: _grpc.UnaryStreamMultiCallable[_latch_pb2.WatchLatchRequest, _latch_pb2.WatchLatchResponse]
     """WatchLatch streams the latch each time that its report changes, and ends when it has settled or was released."""
     ReleaseLatch: _grpc.UnaryUnaryMultiCallable[_latch_pb2.ReleaseLatchRequest, _latch_pb2.Latch]
-    """ReleaseLatch lifts a latch. Held runs go on from where they stopped; halted runs stay halted, and new ones are let in. A
-    second call returns the released latch.
+    """ReleaseLatch lifts a latch. Held runs go on from where they stopped: from the gate or the super-step; an approval whose time is
+    over by then is asked for again. Halted runs stay halted, and new ones are let in. A second call returns the released latch.
     """
 
 @_typing.type_check_only
@@ -66,8 +66,8 @@ class LatchServiceAsyncStub(LatchServiceStub):
     WatchLatch: _aio.UnaryStreamMultiCallable[_latch_pb2.WatchLatchRequest, _latch_pb2.WatchLatchResponse]  # type: ignore[assignment]
     """WatchLatch streams the latch each time that its report changes, and ends when it has settled or was released."""
     ReleaseLatch: _aio.UnaryUnaryMultiCallable[_latch_pb2.ReleaseLatchRequest, _latch_pb2.Latch]  # type: ignore[assignment]
-    """ReleaseLatch lifts a latch. Held runs go on from where they stopped; halted runs stay halted, and new ones are let in. A
-    second call returns the released latch.
+    """ReleaseLatch lifts a latch. Held runs go on from where they stopped: from the gate or the super-step; an approval whose time is
+    over by then is asked for again. Halted runs stay halted, and new ones are let in. A second call returns the released latch.
     """
 
 class LatchServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -114,8 +114,8 @@ class LatchServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _latch_pb2.ReleaseLatchRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_latch_pb2.Latch, _abc.Awaitable[_latch_pb2.Latch]]:
-        """ReleaseLatch lifts a latch. Held runs go on from where they stopped; halted runs stay halted, and new ones are let in. A
-        second call returns the released latch.
+        """ReleaseLatch lifts a latch. Held runs go on from where they stopped: from the gate or the super-step; an approval whose time is
+        over by then is asked for again. Halted runs stay halted, and new ones are let in. A second call returns the released latch.
         """
 
 def add_LatchServiceServicer_to_server(servicer: LatchServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

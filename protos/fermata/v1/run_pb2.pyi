@@ -130,6 +130,8 @@ class _EventTypeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EventType.V
     """The run's deadline passed. data: {reason}"""
     EVENT_TYPE_CUSTOM: _EventType.ValueType  # 21
     """Something that the graph wrote to its custom stream. data: {value}"""
+    EVENT_TYPE_HOLD_EXPIRED: _EventType.ValueType  # 22
+    """The time of the hold that keeps the run is over, and it is still held. data: {latch}"""
 
 class EventType(_EventType, metaclass=_EventTypeEnumTypeWrapper):
     """EventType says what an event reports."""
@@ -180,6 +182,8 @@ EVENT_TYPE_EXPIRED: EventType.ValueType  # 20
 """The run's deadline passed. data: {reason}"""
 EVENT_TYPE_CUSTOM: EventType.ValueType  # 21
 """Something that the graph wrote to its custom stream. data: {value}"""
+EVENT_TYPE_HOLD_EXPIRED: EventType.ValueType  # 22
+"""The time of the hold that keeps the run is over, and it is still held. data: {latch}"""
 Global___EventType: _TypeAlias = EventType  # noqa: Y015
 
 class _EffectClass:
@@ -280,6 +284,7 @@ class Run(_message.Message):
     DEADLINE_FIELD_NUMBER: _builtins.int
     IN_LINE_FIELD_NUMBER: _builtins.int
     SUCCESSOR_FIELD_NUMBER: _builtins.int
+    PARENT_RUN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Output only. tenants/{tenant}/runs/{run}"""
     agent: _builtins.str
@@ -312,6 +317,10 @@ class Run(_message.Message):
     """Output only. True while it waits for the runs before it on its thread."""
     successor: _builtins.str
     """Output only. The run of a later message for which this one was stopped; empty for every other run."""
+    parent_run: _builtins.str
+    """The run for which this one was made: a latch on that one's tree covers this as well, and this ends before that one does. Empty for
+    most.
+    """
     @_builtins.property
     def input(self) -> _struct_pb2.Struct:
         """What the graph is called with: an object. {"messages": [...]} for graphs that talk."""
@@ -371,10 +380,11 @@ class Run(_message.Message):
         deadline: _timestamp_pb2.Timestamp | None = ...,
         in_line: _builtins.bool = ...,
         successor: _builtins.str = ...,
+        parent_run: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "error", b"error", "input", b"input", "output", b"output"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "answer", b"answer", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "epoch", b"epoch", "error", b"error", "etag", b"etag", "held_from", b"held_from", "in_line", b"in_line", "input", b"input", "last_sequence", b"last_sequence", "latches", b"latches", "name", b"name", "on_behalf_of", b"on_behalf_of", "output", b"output", "pending_approvals", b"pending_approvals", "priority", b"priority", "requested_by", b"requested_by", "revision", b"revision", "state", b"state", "successor", b"successor", "thread", b"thread", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "answer", b"answer", "create_time", b"create_time", "deadline", b"deadline", "end_time", b"end_time", "epoch", b"epoch", "error", b"error", "etag", b"etag", "held_from", b"held_from", "in_line", b"in_line", "input", b"input", "last_sequence", b"last_sequence", "latches", b"latches", "name", b"name", "on_behalf_of", b"on_behalf_of", "output", b"output", "parent_run", b"parent_run", "pending_approvals", b"pending_approvals", "priority", b"priority", "requested_by", b"requested_by", "revision", b"revision", "state", b"state", "successor", b"successor", "thread", b"thread", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -560,6 +570,7 @@ class CreateRunRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     DEADLINE_FIELD_NUMBER: _builtins.int
     MULTITASK_STRATEGY_FIELD_NUMBER: _builtins.int
+    PARENT_RUN_FIELD_NUMBER: _builtins.int
     parent: _builtins.str
     """tenants/{tenant}"""
     agent: _builtins.str
@@ -576,6 +587,8 @@ class CreateRunRequest(_message.Message):
     """From -100 to 100; of a tenant's waiting runs those with a greater number are leased first."""
     multitask_strategy: _thread_pb2.MultitaskStrategy.ValueType
     """What shall happen where another run of the thread is going on; what the thread says where unset."""
+    parent_run: _builtins.str
+    """The run for which this one is made; empty for none. It must not have ended (PARENT_RUN_ENDED)."""
     @_builtins.property
     def values(self) -> _struct_pb2.Struct:
         """Given to the graph as it is."""
@@ -597,10 +610,11 @@ class CreateRunRequest(_message.Message):
         priority: _builtins.int = ...,
         deadline: _timestamp_pb2.Timestamp | None = ...,
         multitask_strategy: _thread_pb2.MultitaskStrategy.ValueType = ...,
+        parent_run: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["deadline", b"deadline", "input", b"input", "text", b"text", "values", b"values"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "deadline", b"deadline", "input", b"input", "multitask_strategy", b"multitask_strategy", "on_behalf_of", b"on_behalf_of", "parent", b"parent", "priority", b"priority", "request_id", b"request_id", "text", b"text", "thread", b"thread", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["agent", b"agent", "deadline", b"deadline", "input", b"input", "multitask_strategy", b"multitask_strategy", "on_behalf_of", b"on_behalf_of", "parent", b"parent", "parent_run", b"parent_run", "priority", b"priority", "request_id", b"request_id", "text", b"text", "thread", b"thread", "values", b"values"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_input: _TypeAlias = _typing.Literal["text", "values"]  # noqa: Y015
     _WhichOneofArgType_input: _TypeAlias = _typing.Literal["input", b"input"]  # noqa: Y015

@@ -1419,12 +1419,15 @@ class ModelRecord(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """Its step key."""
     model: _builtins.str
     """The model's name."""
     digest: _builtins.str
     """Digest of what it was asked, in hex."""
+    tokens: _builtins.int
+    """Tokens that it read and wrote, as the answer says; 0 where it does not."""
     @_builtins.property
     def result(self) -> Global___Blob:
         """Its answer."""
@@ -1436,10 +1439,11 @@ class ModelRecord(_message.Message):
         model: _builtins.str = ...,
         digest: _builtins.str = ...,
         result: Global___Blob | None = ...,
+        tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "key", b"key", "model", b"model", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["digest", b"digest", "key", b"key", "model", b"model", "result", b"result", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

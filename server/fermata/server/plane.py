@@ -14,7 +14,7 @@ from fermata.server.agents.revisions import Revisions
 from fermata.server.clock import Clock, SystemClock
 from fermata.server.errors import DomainError
 from fermata.server.ledger.gate import GateKeeper
-from fermata.server.lifecycle import new_life
+from fermata.server.lifecycle import budgets, latching, new_life
 from fermata.server.lifecycle.leases import Leases
 from fermata.server.lifecycle.schedule import Limits, Schedule
 from fermata.server.live.hub import Hub
@@ -33,6 +33,9 @@ DEFAULT_RETENTION = Retention()
 
 CLAIM_AGAIN_SECONDS = 1.0
 """How long to wait after the store has failed to hand out work."""
+
+STOP_AGAIN_SECONDS = 0.2
+"""The same, to stop runs: no gate lets anything through meanwhile, but whoever has set the latch waits."""
 
 OpenDatabase = Callable[[Path, Clock, Callable[[Publication], None]], Database]
 
@@ -58,15 +61,17 @@ class ControlPlane:
         self.revisions = Revisions()
         self.policies = PolicyBook()
         self.workers = Workers()
-        self.leases = Leases(self.revisions, self.workers, Schedule(self.revisions, limits))
-        self.keeper = GateKeeper(self.revisions, self.policies)
+        self.leases = Leases(self.revisions, self.policies, self.workers, Schedule(self.revisions, limits))
+        self.keeper = GateKeeper(self.revisions, self.policies, budgets.stop_at_limit)
         self.approvals_changed = asyncio.Event()
         self.deadlines_changed = asyncio.Event()
         self.silent_since: dict[str, float] = {}
         """Workers without a connection, and when each last said anything (monotonic)."""
         self.draining = False
+        self.latches_changed = asyncio.Event()
         self._claiming = False
         self._claim_again = False
+        self._stopping = False
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @classmethod
@@ -165,6 +170,25 @@ class ControlPlane:
         finally:
             self._claiming = False
 
+    def stop_covered(self) -> None:
+        """Go on stopping the runs that latches cover, unless that is being done already."""
+        if not self._stopping:
+            self._stopping = True
+            self.spawn(self._stop_covered(), "stop")
+
+    async def _stop_covered(self) -> None:
+        """Until there is none left. Each commit lets the gates that wait go before the next."""
+        stopped = 1
+        try:
+            while stopped:
+                try:
+                    stopped = await self.write(latching.go_on_stopping, urgent=True)
+                except DomainError as error:
+                    log.warning("what is covered can't be stopped: %s", error)
+                    await asyncio.sleep(STOP_AGAIN_SECONDS)
+        finally:
+            self._stopping = False
+
     def _published(self, publication: Publication) -> None:
         for worker, message in publication.to_workers:
             self.workers.send(worker, message)
@@ -182,6 +206,10 @@ class ControlPlane:
             self.claim_work()
         if publication.deadline_set:
             self.deadlines_changed.set()
+        if publication.latch_expiry_set:
+            self.latches_changed.set()
+        if publication.runs_to_stop:
+            self.stop_covered()
 
 
 def _last_event(connection: Connection) -> int:

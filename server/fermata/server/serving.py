@@ -9,7 +9,13 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from fermata.server.dispatch.sweeper import sweep_approvals, sweep_checkpoints, sweep_deadlines, sweep_workers
+from fermata.server.dispatch.sweeper import (
+    sweep_approvals,
+    sweep_checkpoints,
+    sweep_deadlines,
+    sweep_latches,
+    sweep_workers,
+)
 from fermata.server.errors import DomainError, ErrorKind
 from fermata.server.knowledge.chroma import ChromaStore
 from fermata.server.plane import ControlPlane
@@ -128,6 +134,7 @@ def start_sweeps(plane: ControlPlane) -> None:
     plane.spawn(sweep_workers(plane), "sweep workers")
     plane.spawn(sweep_approvals(plane), "sweep approvals")
     plane.spawn(sweep_deadlines(plane), "sweep deadlines")
+    plane.spawn(sweep_latches(plane), "sweep latches")
     plane.spawn(sweep_requests(plane), "sweep requests")
     plane.spawn(sweep_checkpoints(plane), "sweep checkpoints")
 

@@ -210,8 +210,6 @@ async def test_a_busy_thread_refuses_a_second_run(driver: Driver, client: Client
     ("how", "reason", "said"),
     [
         ("raise", "GRAPH_RAISED", "the graph has had enough"),
-        ("loop", "RECURSION_LIMIT", "12"),
-        ("sleep", "RUN_TIMEOUT", "1.5"),
         ("opaque", "", "object"),
         ("not json", "OUTPUT_NOT_SERIALIZABLE", "nan"),
         ("die", "HOST_DIED", "3 times"),
@@ -226,6 +224,17 @@ async def test_a_graph_that_misbehaves_fails_its_run_and_no_other(
     assert said in done.error.message, done.error
     fine = await driver.start("misbehaving", {"how": "fine", "mark": str(effects)})
     await fine.succeeded()
+
+
+@pytest.mark.parametrize(("how", "limit"), [("loop", "super_steps"), ("sleep", "wall_seconds")])
+async def test_a_graph_that_never_ends_is_halted_at_its_limit(
+    driver: Driver, client: Client, effects: Effects, how: str, limit: str
+) -> None:
+    run = await driver.start("misbehaving", {"how": how, "mark": str(effects)})
+    await run.ended(run_pb2.RUN_STATE_HALTED)
+    [latch] = [latch for latch in await client.latches.list() if latch.scope.run == run.run.name]
+    assert latch.created_by.endswith(f"limit:{limit}")
+    await client.latches.release(latch.name)
 
 
 async def test_a_tool_that_raises_fails_the_run_with_its_words(driver: Driver, effects: Effects) -> None:

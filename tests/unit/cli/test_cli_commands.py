@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,9 @@ import pytest
 from fermata.bots.terminal import exits
 from fermata.bots.terminal import server as server_commands
 from fermata.client import UnavailableError
-from fermata.v1 import approval_pb2, run_pb2, thread_pb2
+from fermata.v1 import approval_pb2, latch_pb2, run_pb2, thread_pb2
+
+T = "tenants/default"
 
 ALL_JSON = [
     ["runs"],
@@ -181,7 +184,7 @@ def test_a_halt_says_halting_until_it_has_settled(cli: Any) -> None:
     assert code == 0
     halting, settled = out.index("halting"), out.index("settled in 4.2 ms")
     assert halting < settled
-    assert "slow_tool: killed; its outcome may be unknown" in out
+    assert "slow_tool: killed; its outcome is unknown" in out
     assert cli("watch", "r1")[0] == exits.FAILED
 
 
@@ -199,7 +202,61 @@ def test_halting_everything_needs_a_yes(cli: Any, server: Any) -> None:
     assert next(iter(server.latches.values())).scope.tenant
 
 
-@pytest.mark.parametrize("arguments", [[], ["r1", "--tool", "t"], ["--agent", "a", "--all", "--yes"]])
+def test_releasing_everything_needs_a_yes(cli: Any, server: Any) -> None:
+    cli("hold", "--all", "--yes")
+    code, _, err = cli("release", "--all")
+    assert (code, "--yes" in err) == (exits.USAGE, True)
+    assert cli("release", "--all", "--yes")[0] == 0
+    assert [latch.state for latch in server.latches.values()] == [3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field", "name", "shown"),
+    [
+        (["r1", "--descendants"], "run_tree", f"{T}/runs/r1-abc", "run r1-abc with its descendants"),
+        (["--thread", "t1"], "thread", f"{T}/threads/t1", "thread t1"),
+        (["--agent", "operator"], "agent", f"{T}/agents/operator", "agent operator"),
+        (["--revision", "operator@5f"], "revision", f"{T}/agents/operator/revisions/5f", "operator@5f"),
+        (["--tool", "turn"], "tool", "turn", "tool turn"),
+        (["--all", "--yes"], "tenant", True, "everything"),
+        (["--all-tenants", "--yes"], "everything", True, "all tenants"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["hold", "halt"])
+def test_whatever_can_be_named_is_held_and_halted_and_released(
+    cli: Any, server: Any, verb: str, arguments: list[str], field: str, name: Any, shown: str
+) -> None:
+    cli("run", "operator", "a long one", "--detach")
+    code, out, _ = cli(verb, *arguments)
+    assert code == 0
+    assert shown in " ".join(out.split())
+    [latch] = server.latches.values()
+    assert (latch.scope.WhichOneof("target"), getattr(latch.scope, field)) == (field, name)
+    assert cli("release", *(argument for argument in arguments if argument != "--descendants"))[0] == 0
+    assert latch.state == 3
+
+
+def test_all_tenants_are_not_halted_without_a_yes(cli: Any, server: Any) -> None:
+    code, _, err = cli("halt", "--all-tenants")
+    assert (code, server.latches) == (exits.USAGE, {})
+    assert "all tenants" in err
+
+
+def test_a_hold_for_two_hours_stays_unless_it_is_told_to_end(cli: Any, server: Any) -> None:
+    cli("run", "operator", "a long one", "--detach")
+    assert "its time is over at" in cli("hold", "r1", "--for", "2h")[1]
+    cli("hold", "r1", "--for", "2h", "--then-release")
+    stays, ends = server.latches.values()
+    left = stays.expire_time.ToSeconds() - time.time()
+    assert 7100 < left <= 7200
+    assert (stays.on_expiry, ends.on_expiry) == (0, latch_pb2.ON_EXPIRY_RELEASE)
+    assert cli("hold", "r1", "--then-release")[0] == exits.USAGE
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [[], ["r1", "--tool", "t"], ["--tool", "t", "--descendants"], ["--agent", "a", "--all", "--yes"]],
+)
 def test_exactly_one_thing_is_halted(cli: Any, server: Any, arguments: list[str]) -> None:
     cli("run", "operator", "a long one", "--detach")
     code, _, err = cli("halt", *arguments)

@@ -26,7 +26,9 @@ effects:
   set_speed: {effect: UNSAFE, risk: high}
 policy: policy.yaml
 collections: [manuals]
-limits: {wall_seconds: 1.5, super_steps: 50, tool_seconds: 30, tool_result_bytes: 65536}
+limits:
+  {wall_seconds: 1.5, super_steps: 50, tool_seconds: 30, tool_result_bytes: 65536,
+   tool_calls: 40, tokens: 9000, repeated_calls: 5, on_exceeded: halt}
 env: {PLANT_URL: "opc.tcp://${PLANT_HOST}:4840", RETRIES: 3, DEBUG: true}
 secrets: {OPENAI_API_KEY: env:OPENAI_API_KEY, CERT: file:/etc/plant.pem}
 instructions: Be brief.
@@ -65,6 +67,8 @@ def test_a_full_file_becomes_a_spec_and_a_pack(folder: Path) -> None:
     assert spec.policy == "rules: []\n"
     assert spec.limits.wall_time.ToMilliseconds() == 1500
     assert (spec.limits.super_steps, spec.limits.tool_result_bytes) == (50, 65536)
+    assert (spec.limits.tool_calls, spec.limits.tokens, spec.limits.repeated_calls) == (40, 9000, 5)
+    assert spec.limits.on_exceeded == agent_pb2.ON_EXCEEDED_HALT
     assert dict(spec.environment) == {"PLANT_URL": "opc.tcp://plant:4840", "RETRIES": "3", "DEBUG": "true"}
     assert spec.secrets["OPENAI_API_KEY"] == "env:OPENAI_API_KEY"
     assert spec.pack_digest == digest_of(found.pack)

@@ -151,7 +151,7 @@ def test_a_halt_reports_until_it_has_settled() -> None:
     settled = apply(view, latch).entry("l1")
     assert isinstance(settled, LatchEntry)
     assert (settled.state, settled.milliseconds) == ("settled", 4.5)
-    assert settled.steps == (("slow", "killed; its outcome may be unknown"),)
+    assert settled.steps == (("slow", "killed; its outcome is unknown"),)
 
 
 def test_a_hold_is_never_called_a_halt() -> None:

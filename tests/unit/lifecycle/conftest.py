@@ -17,7 +17,7 @@ from fermata.server.approvals import records as approvals
 from fermata.server.latches import records as latches
 from fermata.server.ledger.digests import call_digest
 from fermata.server.ledger.gate import GateKeeper
-from fermata.server.lifecycle import boundaries, decisions, latching, leases, reconnection
+from fermata.server.lifecycle import boundaries, budgets, decisions, latching, leases, reconnection, releasing
 from fermata.server.lifecycle.schedule import Limits, Schedule
 from fermata.server.lifecycle.start import NewRun, create_run
 from fermata.server.names import Name
@@ -63,15 +63,19 @@ class World:
 
     def __init__(self, connection: Any) -> None:
         self._connection = connection
+        self.engine = connection.engine
         self._numbers = itertools.count(1)
         self.now = 1_000_000.0
         self.room = Room()
         self.revisions = Revisions()
-        self.keeper = GateKeeper(self.revisions, PolicyBook())
-        self.leases = leases.Leases(self.revisions, self.room, Schedule(self.revisions, Limits()))
+        self.keeper = GateKeeper(self.revisions, PolicyBook(), budgets.stop_at_limit)
+        self.leases = leases.Leases(
+            self.revisions, PolicyBook(), self.room, Schedule(self.revisions, Limits())
+        )
         self.sent: list[tuple[str, worker_pb2.ServerMessage]] = []
         self.published: list[run_pb2.Event] = []
         self.work_available = False
+        self.runs_to_stop = False
 
     def tx(self, operation: Callable[[Transaction], T]) -> T:
         """Run an operation; what it raises undoes it, and it has then told nobody anything."""
@@ -86,6 +90,7 @@ class World:
         self.sent += publication.to_workers
         self.published += [entry.event for entry in publication.events]
         self.work_available |= publication.work_available
+        self.runs_to_stop |= publication.runs_to_stop
         return result
 
     # What people and services do
@@ -102,8 +107,14 @@ class World:
     def policy(self, text: str) -> None:
         self.tx(lambda tx: policies.replace(tx, TENANT, text, "", "somebody"))
 
-    def agent(self, name: str = "operator", policy: str = "", **effects: str) -> str:
-        spec = agent_pb2.AgentSpec(graph=f"graphs:{name}", policy=policy)
+    def agent(
+        self,
+        name: str = "operator",
+        policy: str = "",
+        limits: agent_pb2.RunLimits | None = None,
+        **effects: str,
+    ) -> str:
+        spec = agent_pb2.AgentSpec(graph=f"graphs:{name}", policy=policy, limits=limits)
         tools = [
             agent_pb2.ToolInfo(name=tool, effect=run_pb2.EffectClass.Value(f"EFFECT_CLASS_{effect}"))
             for tool, effect in effects.items()
@@ -119,9 +130,10 @@ class World:
         by: str = "ann",
         for_: str = "",
         strategy: str = "UNSPECIFIED",
+        parent: str = "",
     ) -> str:
         value = thread_pb2.MultitaskStrategy.Value(f"MULTITASK_STRATEGY_{strategy}")
-        wanted = NewRun(TENANT, agent, thread, "{}", by, for_, value)
+        wanted = NewRun(TENANT, agent, thread, "{}", by, for_, value, parent=parent)
         return self.tx(lambda tx: create_run(tx, self.leases, wanted))
 
     def thread(self, strategy: str = "UNSPECIFIED") -> str:
@@ -162,14 +174,37 @@ class World:
         )
         self.tx(lambda tx: decisions.decide(tx, self.keeper, TENANT, decided))
 
-    def latch(self, kind: str, scope: str, target: str = "", reason: str = "") -> str:
+    def latch(
+        self,
+        kind: str,
+        scope: str,
+        target: str = "",
+        reason: str = "",
+        expires_in: float = 0.0,
+        on_expiry: str = "UNSPECIFIED",
+    ) -> str:
         wanted = latching.NewLatch(
-            latch_pb2.LatchKind.Value(f"LATCH_KIND_{kind}"), scope, target, reason, "eve"
+            latch_pb2.LatchKind.Value(f"LATCH_KIND_{kind}"),
+            scope,
+            target,
+            reason,
+            "eve",
+            expires=self.now + expires_in if expires_in else 0.0,
+            on_expiry=latch_pb2.OnExpiry.Value(f"ON_EXPIRY_{on_expiry}"),
         )
         return self.tx(lambda tx: latching.set_latch(tx, TENANT, wanted))
 
+    def stop_the_rest(self) -> int:
+        """What the server does after the commit of a latch over many runs; returns in how many commits."""
+        commits = 0
+        while self.runs_to_stop:
+            self.runs_to_stop = False
+            self.tx(latching.go_on_stopping)
+            commits += 1
+        return commits
+
     def release(self, latch: str) -> None:
-        self.tx(lambda tx: latching.release(tx, TENANT, latch, "eve"))
+        self.tx(lambda tx: releasing.release(tx, TENANT, latch, "eve"))
 
     # What a worker's hosts do
 

@@ -12,17 +12,34 @@ from fermata.v1 import latch_pb2
 
 HOLD, HALT = latch_pb2.LATCH_KIND_HOLD, latch_pb2.LATCH_KIND_HALT
 _ids = st.sampled_from(["a", "b", "c"])
-_scopes = st.sampled_from(["run", "thread", "agent", "tool", "tenant"])
-_subjects = st.builds(Subject, _ids, _ids, _ids, st.sampled_from(["", "a", "b"]))
+_tenants = st.sampled_from(["x", "y"])
+_scopes = st.sampled_from(["run", "run_tree", "thread", "agent", "revision", "tool", "tenant", "everything"])
+_subjects = st.builds(
+    Subject,
+    _tenants,
+    *[_ids] * 4,
+    st.lists(_ids, max_size=2).map(tuple),
+    st.sampled_from(["", "a", "b"]),
+)
 _latches = st.builds(
-    ActiveLatch, _ids, st.sampled_from([HOLD, HALT]), _scopes, _ids, st.just(""), st.just("eve")
+    ActiveLatch, _tenants, _ids, st.sampled_from([HOLD, HALT]), _scopes, _ids, st.just(""), st.just("eve")
 )
 
 
 @given(_latches, _subjects)
 def test_a_latch_covers_what_it_names_and_nothing_else(latch: ActiveLatch, subject: Subject) -> None:
-    wanted = latch.scope == "tenant" or getattr(subject, latch.scope) == latch.target
-    assert covers(latch, subject) == wanted
+    named = {
+        "run": [subject.run],
+        "run_tree": [subject.run, *subject.ancestors],
+        "thread": [subject.thread],
+        "agent": [subject.agent],
+        "revision": [f"{subject.agent}/{subject.revision}"],
+        "tool": [subject.tool],
+        "tenant": [latch.target],
+        "everything": [latch.target],
+    }[latch.scope]
+    ours = latch.tenant == subject.tenant or latch.scope == "everything"
+    assert covers(latch, subject) == (ours and latch.target in named)
 
 
 @given(st.lists(_latches, max_size=6), _subjects)
@@ -45,9 +62,9 @@ def test_one_more_latch_never_loosens(
 
 
 def test_a_tools_latch_covers_no_run_as_such() -> None:
-    latch = ActiveLatch("l", HALT, "tool", "turn", "", "eve")
-    assert not covers(latch, Subject("r", "t", "a"))
-    assert covers(latch, Subject("r", "t", "a", "turn"))
+    latch = ActiveLatch("x", "l", HALT, "tool", "turn", "", "eve")
+    assert not covers(latch, Subject("x", "r", "t", "a", "v"))
+    assert covers(latch, Subject("x", "r", "t", "a", "v", tool="turn"))
 
 
 @pytest.mark.parametrize(
@@ -58,6 +75,9 @@ def test_a_tools_latch_covers_no_run_as_such() -> None:
         latch_pb2.LatchScope(agent="tenants/default/agents/a"),
         latch_pb2.LatchScope(tool="turn"),
         latch_pb2.LatchScope(tenant=True),
+        latch_pb2.LatchScope(run_tree="tenants/default/runs/r"),
+        latch_pb2.LatchScope(revision="tenants/default/agents/a/revisions/v"),
+        latch_pb2.LatchScope(everything=True),
     ],
 )
 def test_a_scope_survives_the_store(scope: latch_pb2.LatchScope) -> None:

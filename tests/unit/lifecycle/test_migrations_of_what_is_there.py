@@ -66,6 +66,7 @@ OF_TABLE: dict[tuple[str, str], Any] = {
     ("agents", "revision"): "r0",
     ("steps", "outcome"): run_pb2.STEP_OUTCOME_FINISHED,
     ("latches", "state"): 3,
+    ("latches", "released"): 1.0,
 }
 BLOBS = {"data": {"packs", "checkpoints", "channel_blobs", "checkpoint_writes", "model_records"}}
 

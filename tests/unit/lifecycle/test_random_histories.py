@@ -14,9 +14,10 @@ from sqlalchemy import StaticPool, create_engine, event, select
 from fermata.server.dispatch.sweeper import _silence
 from fermata.server.errors import DomainError
 from fermata.server.latches import records as latches
-from fermata.server.latches.coverage import Subject, covers
+from fermata.server.latches.coverage import covers
 from fermata.server.ledger import steps
 from fermata.server.lifecycle.decisions import expire_due
+from fermata.server.runs.record import subject_of
 from fermata.server.runs.transitions import CANCELLED, ENDED, QUEUED
 from fermata.server.store import schema
 from fermata.v1 import approval_pb2, latch_pb2, worker_pb2
@@ -40,6 +41,7 @@ EXPECTED = {
     "APPROVAL_EXPIRED",
     "RUN_ENDED",
     "DECISION_NOT_ALLOWED",
+    "PARENT_RUN_ENDED",
 }
 
 
@@ -91,6 +93,15 @@ class Histories(RuleBasedStateMachine):
         thread = self.world.run(run).thread.rsplit("/", 1)[1]
         self.world.room.worker = worker
         created = self.try_(lambda: self.world.create(thread=thread, strategy=strategy))
+        self.world.room.worker = None
+        return created
+
+    @rule(target=runs, run=runs, worker=st.none() | WORKERS)
+    def create_child(self, run: str | None, worker: str | None) -> Any:
+        if run is None:
+            return None
+        self.world.room.worker = worker
+        created = self.try_(lambda: self.world.create(parent=run))
         self.world.room.worker = None
         return created
 
@@ -153,11 +164,18 @@ class Histories(RuleBasedStateMachine):
     )
     def latch(self, kind: str, scope: str) -> Any:
         target = {"tenant": "", "agent": "operator", "tool": "turn"}[scope]
-        return self.world.latch(kind, scope, target)
+        latch = self.world.latch(kind, scope, target)
+        self.world.stop_the_rest()
+        return latch
 
-    @rule(target=held, kind=st.sampled_from(["HOLD", "HALT"]), run=runs)
-    def latch_run(self, kind: str, run: str | None) -> Any:
-        return self.world.latch(kind, "run", run) if run else self.world.latch("HOLD", "tool", "other")
+    @rule(
+        target=held,
+        kind=st.sampled_from(["HOLD", "HALT"]),
+        scope=st.sampled_from(["run", "run_tree"]),
+        run=runs,
+    )
+    def latch_run(self, kind: str, scope: str, run: str | None) -> Any:
+        return self.world.latch(kind, scope, run) if run else self.world.latch("HOLD", "tool", "other")
 
     @rule(latch=consumes(held))
     def release(self, latch: str) -> None:
@@ -207,7 +225,7 @@ class Histories(RuleBasedStateMachine):
             assert not ended or all(row.kind == approval_pb2.APPROVAL_KIND_RECOVERY for row in asked), (
                 "an ended run asks nothing but what became of its effects"
             )
-            subject = Subject(run.id, run.thread, run.agent)
+            subject = subject_of(run)
             for latch in active:
                 if latch.kind == latch_pb2.LATCH_KIND_HALT and covers(latch, subject):
                     assert ended or states[latch.id] == "LATCHED", "settled, and a covered run has not ended"
@@ -219,8 +237,8 @@ class Histories(RuleBasedStateMachine):
         return self.world.tx(lambda tx: steps.open_steps(tx, "default", run))  # type: ignore[no-any-return]
 
     def _is_covered(self, run: str, tool: str) -> bool:
-        message = self.world.run(run)
-        subject = Subject(run, message.thread.rsplit("/", 1)[1], "operator", tool)
+        query = select(schema.runs).where(schema.runs.c.id == run)
+        subject = subject_of(self.world.tx(lambda tx: tx.execute(query).one()), tool)
         active = self.world.tx(lambda tx: latches.active(tx, "default"))
         return any(covers(latch, subject) for latch in active)
 

@@ -14,6 +14,7 @@ from fermata.server.lifecycle.leases import Leases
 from fermata.server.lifecycle.schedule import Limits, Schedule
 from fermata.server.lifecycle.start import NewRun, create_run
 from fermata.server.live.workers import ConnectedWorker, Workers
+from fermata.server.policy.book import PolicyBook
 from fermata.server.store import schema
 from fermata.v1 import agent_pb2, approval_pb2, run_pb2
 
@@ -21,7 +22,9 @@ OTHER = "other"
 
 
 def _limit(world: Any, **values: int) -> None:
-    world.leases = Leases(world.revisions, world.room, Schedule(world.revisions, Limits(**values)))
+    world.leases = Leases(
+        world.revisions, PolicyBook(), world.room, Schedule(world.revisions, Limits(**values))
+    )
 
 
 def _want(world: Any, tenant: str = "default", agent: str = "operator", **values: Any) -> str:

@@ -159,7 +159,10 @@ async def test_a_graph_that_raises_says_where(host_of: Any, ledger: Any) -> None
     assert "langgraph/pregel" not in error.detail
 
 
-async def test_a_graph_that_never_ends_meets_its_limit_of_steps(host_of: Any, ledger: Any) -> None:
+@pytest.mark.parametrize("durability", [agent_pb2.DURABILITY_SYNC, agent_pb2.DURABILITY_EXIT])
+async def test_a_graph_that_never_ends_parks_at_its_limit_or_ends_where_nothing_is_written(
+    host_of: Any, ledger: Any, durability: Any
+) -> None:
     async def again(state: MessagesState) -> dict[str, Any]:
         return {"messages": []}
 
@@ -167,21 +170,15 @@ async def test_a_graph_that_never_ends_meets_its_limit_of_steps(host_of: Any, le
     graph.add_edge("n0", "n0")
     spec = agent_pb2.AgentSpec()
     spec.limits.super_steps = 5
+    spec.durability = durability
     worker = await host_of(graph)
     await worker.assign(HELLO, spec=spec)
-    assert (await worker.finished()).error.reason == "RECURSION_LIMIT"
-
-
-async def test_a_run_ends_at_its_wall_time(host_of: Any, ledger: Any) -> None:
-    async def forever(state: MessagesState) -> dict[str, Any]:
-        await asyncio.sleep(60)
-        return {}
-
-    spec = agent_pb2.AgentSpec()
-    spec.limits.wall_time.FromMilliseconds(50)
-    worker = await host_of(chain(forever))
-    await worker.assign(HELLO, spec=spec)
-    assert (await worker.finished()).error.reason == "RUN_TIMEOUT"
+    if durability == agent_pb2.DURABILITY_EXIT:
+        assert (await worker.finished()).error.reason == "RECURSION_LIMIT"
+        return
+    assert await worker.parked() == worker_pb2.Park()
+    worker.resume()
+    assert await worker.parked() == worker_pb2.Park()
 
 
 class Loose(TypedDict):

@@ -157,3 +157,21 @@ async def test_langchains_own_fakes_keep_their_tool_calls(host_of: Any, ledger: 
     finish = await worker.finished()
     assert finish.output["messages"][1]["tool_calls"][0]["name"] == "move"
     assert isinstance(next(iter(ledger.models.values())), worker_pb2.ModelRecord)
+
+
+async def test_the_tokens_that_a_model_says_it_used_are_told_with_its_record(
+    host_of: Any, ledger: Any
+) -> None:
+    used = AIMessage("hello", usage_metadata={"input_tokens": 7, "output_tokens": 5, "total_tokens": 12})
+
+    async def act(state: MessagesState) -> dict[str, Any]:
+        answers = [
+            await GenericFakeChatModel(messages=iter([message])).ainvoke("hi")
+            for message in (used, AIMessage("silent"))
+        ]
+        return {"messages": answers}
+
+    worker = await host_of(graph_of(act))
+    await worker.assign(HELLO)
+    await worker.finished()
+    assert [record.tokens for record in ledger.models.values()] == [12, 0]

@@ -11,7 +11,6 @@ import asyncio
 import copy
 import logging
 import threading
-import time
 from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -57,7 +56,7 @@ STUCK_SECONDS = 5.0
 the process."""
 
 DEFAULT_SUPER_STEPS = 100
-"""LangGraph's recursion limit where the revision sets none."""
+"""Super-steps of a run where the revision sets no limit."""
 
 
 _DURABILITY: dict[int, Durability] = {
@@ -73,6 +72,7 @@ class _Seen:
     """What an execution has come to."""
 
     values: Any = None
+    super_steps: int = 0
     interrupts: dict[str, Interrupt] | None = None
 
 
@@ -111,7 +111,6 @@ class Execution:
         self._flush: asyncio.TimerHandle | None = None
         self._reported: set[str] = set()
         self._per_call: set[str] = set()
-        self._spent_seconds = 0.0
         self.parked = False
         """True while the run waits for a Resume."""
         self.stuck = False
@@ -180,31 +179,19 @@ class Execution:
         current_execution.set(number)
         seen = _Seen()
         hold = HoldPoint(self._run, self._graph.interrupt_before_nodes)
-        begin = time.monotonic()
         try:
-            async with asyncio.timeout(self._time_left()) as limit:
-                async for mode, chunk in self._graph.astream(
-                    going_on,
-                    self._config(),
-                    stream_mode=["updates", "values", "custom"],
-                    durability=_DURABILITY[self._run.spec.durability],
-                    interrupt_before=hold,
-                ):
-                    self._look_at(seen, mode, chunk)
-        except TimeoutError as error:
-            if not limit.expired():
-                return await self._raised(error)
-            seconds = self._wall_time()
-            self._run.stop("RUN_TIMEOUT")
-            await self._settled()
-            await self._finish_failed(
-                "RUN_TIMEOUT", f"The run took longer than its wall time of {seconds:g} s.", "", final=True
-            )
-            return True
+            async for mode, chunk in self._graph.astream(
+                going_on,
+                self._config(),
+                stream_mode=["updates", "values", "custom"],
+                durability=_DURABILITY[self._run.spec.durability],
+                interrupt_before=hold,
+            ):
+                self._look_at(seen, mode, chunk)
         except Exception as error:  # noqa: BLE001 - whatever the graph raises is the run's error
+            if isinstance(error, GraphRecursionError) and self._may_ask_for_steps(seen):
+                return await self._ask_for_steps()
             return await self._raised(error)
-        finally:
-            self._spent_seconds += time.monotonic() - begin
         # Orphans of a gather, and tasks that a node left behind: their calls have an end, and the run waits for it.
         if seen.interrupts is not None:
             # Those that have yet to come to their gate are made by the next execution.
@@ -217,6 +204,7 @@ class Execution:
     def _look_at(self, seen: _Seen, mode: str, chunk: Any) -> None:
         if mode == "values":
             seen.values = chunk
+            seen.super_steps += 1
             if isinstance(chunk, Mapping):
                 self._reported.update(
                     message.id for message in new_messages(chunk.get(MESSAGES)) if message.id
@@ -265,6 +253,19 @@ class Execution:
             self.resume(reply.resume)
         return False
 
+    def _may_ask_for_steps(self, seen: _Seen) -> bool:
+        """True where it is this graph, and none inside of it, that has come to the end of its super-steps, and can go on later."""
+        written = self._run.spec.durability != agent_pb2.DURABILITY_EXIT
+        return written and seen.super_steps >= self._most_steps() and not self._run.stop_cause
+
+    async def _ask_for_steps(self) -> bool:
+        """Park at the limit of super-steps. The server holds the run and asks a person, or halts it; or it knows of more steps."""
+        self.parked = True
+        reply = answer_of(await asyncio.wrap_future(self._run.send(park=worker_pb2.Park())))
+        if reply.WhichOneof("body") == "resume":
+            self.resume(reply.resume)
+        return False
+
     async def _finish(self, values: Any) -> bool:
         try:
             output = output_json(values if isinstance(values, Mapping) else {"output": values})
@@ -288,9 +289,9 @@ class Execution:
         await self._finish_failed(reason, message, traceback_of(error))
         return True
 
-    async def _finish_failed(self, reason: str, message: str, detail: str, *, final: bool = False) -> None:
+    async def _finish_failed(self, reason: str, message: str, detail: str) -> None:
         if self._run.silent or (
-            self._run.stop_cause and not final and self._run.failure is None and self._run.refusal is None
+            self._run.stop_cause and self._run.failure is None and self._run.refusal is None
         ):
             return
         error = run_pb2.RunError(reason=reason, message=message, detail=detail)
@@ -362,22 +363,18 @@ class Execution:
         return {
             "configurable": {"thread_id": self._run.thread},
             "metadata": {"run_id": self._run.name},
-            "recursion_limit": self._run.spec.limits.super_steps or DEFAULT_SUPER_STEPS,
+            "recursion_limit": self._most_steps(),
         }
 
-    def _wall_time(self) -> float:
-        limits = self._run.spec.limits
-        return limits.wall_time.ToTimedelta().total_seconds() if limits.HasField("wall_time") else 0.0
-
-    def _time_left(self) -> float | None:
-        limit = self._wall_time()
-        return max(limit - self._spent_seconds, 0.0) if limit else None
+    def _most_steps(self) -> int:
+        """LangGraph's own bound, for one execution."""
+        return self._run.spec.limits.super_steps or DEFAULT_SUPER_STEPS
 
     def _stopped(self) -> None:
         self._loop.call_soon_threadsafe(self._cancel)
 
     def _cancel(self) -> None:
-        if self._work is not None and not self._work.done() and self._run.stop_cause != "RUN_TIMEOUT":
+        if self._work is not None and not self._work.done():
             self._work.cancel()
 
     def _buffered(self) -> None:

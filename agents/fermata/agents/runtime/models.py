@@ -262,8 +262,15 @@ class _ModelCall:
             ),
             digest=self.query.digest,
             result=worker_pb2.Blob(type=kind, data=data),
+            tokens=_tokens(result),
         )
         self._run.buffer(lambda commit: commit.models.append(record))
+
+
+def _tokens(result: ChatResult) -> int:
+    """Tokens that were read and written, where the model says so."""
+    used = [getattr(generation.message, "usage_metadata", None) or {} for generation in result.generations]
+    return sum(int(usage.get("total_tokens", 0)) for usage in used)
 
 
 class _writing:  # noqa: N801 - used as a function

@@ -43,8 +43,16 @@ _LATCH_STEPS = {
     latch_pb2.LATCH_STEP_STATUS_OPEN: "still open",
     latch_pb2.LATCH_STEP_STATUS_FINISHED: "finished by itself",
     latch_pb2.LATCH_STEP_STATUS_NOT_STARTED: "had not begun, and will not",
-    latch_pb2.LATCH_STEP_STATUS_KILLED: "killed; its outcome may be unknown",
+    latch_pb2.LATCH_STEP_STATUS_KILLED: "killed; its outcome is unknown",
     latch_pb2.LATCH_STEP_STATUS_UNREACHABLE: "out of reach; not settled",
+}
+
+
+_ONCE_KILLED = {
+    run_pb2.STEP_OUTCOME_FINISHED: "killed; its host says that it finished",
+    run_pb2.STEP_OUTCOME_FAILED: "killed; its host says that it failed",
+    run_pb2.STEP_OUTCOME_CONFIRMED: "killed; a person says that it happened",
+    run_pb2.STEP_OUTCOME_ABANDONED: "killed; a person gave it up",
 }
 
 
@@ -77,22 +85,42 @@ def latch_entry(latch: latch_pb2.Latch) -> LatchEntry:
         state = "settled" if halt else "held"
     if latch.state == latch_pb2.LATCH_STATE_RELEASED:
         state = "released"
-    target = latch.scope.WhichOneof("target")
-    name = (
-        "everything" if target in (None, "tenant") else f"{target} {last_part(getattr(latch.scope, target))}"
-    )
     return LatchEntry(
         key=latch.name,
         halt=halt,
-        target=one_line(name, 80),
+        target=one_line(_target(latch.scope), 80),
         state=state,
-        steps=tuple(
-            (one_line(step.tool, 60), _LATCH_STEPS.get(step.status, "unknown")) for step in latch.steps
-        ),
+        steps=tuple((one_line(step.tool, 60), _became(step)) for step in latch.steps),
         runs=len(latch.runs),
+        stopped_runs=latch.stopped_runs,
+        expires_at=latch.expire_time.ToNanoseconds() / 1e9 if latch.HasField("expire_time") else 0.0,
         milliseconds=latch.settle_milliseconds,
         reason=one_line(latch.reason, 200),
     )
+
+
+def _target(scope: latch_pb2.LatchScope) -> str:
+    """What is covered, in a few words."""
+    match scope.WhichOneof("target"):
+        case None | "tenant":
+            return "everything"
+        case "everything":
+            return "all tenants"
+        case "run_tree":
+            return f"run {last_part(scope.run_tree)} with its descendants"
+        case "revision":
+            parts = scope.revision.split("/")
+            return f"revision {'@'.join(parts[3::2])}"
+        case kind:
+            return f"{kind} {last_part(getattr(scope, kind))}"
+
+
+def _became(step: latch_pb2.LatchStep) -> str:
+    """What has become of an effect that was open, and when."""
+    words = _LATCH_STEPS.get(step.status, "unknown")
+    if step.status == latch_pb2.LATCH_STEP_STATUS_KILLED:
+        words = _ONCE_KILLED.get(step.outcome, words)
+    return f"{words} (after {step.milliseconds:.0f} ms)" if step.milliseconds else words
 
 
 def citations_of(found: JsonValue) -> tuple[Citation, ...]:

@@ -74,8 +74,11 @@ class LatchEntry:
     state: LatchStage
     steps: tuple[tuple[str, str], ...] = ()
     runs: int = 0
+    stopped_runs: int = 0
     milliseconds: float = 0.0
     reason: str = ""
+    expires_at: float = 0.0
+    """When a hold's time is over, in seconds since 1970; 0 for never."""
 
 
 @dataclass(frozen=True, slots=True)

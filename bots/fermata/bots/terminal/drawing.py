@@ -165,7 +165,10 @@ def latch(item: LatchEntry) -> RenderableType:
     """A hold's or halt's report."""
     done = item.state in ("settled", "held")
     tail = f" in {duration(item.milliseconds)}" if done and item.milliseconds else ""
-    runs = f"; {item.runs} {'run' if item.runs == 1 else 'runs'}" if item.runs else ""
+    count = str(item.runs) if done or item.runs == 1 else f"{item.stopped_runs} of {item.runs}"
+    runs = f"; {count} {'run' if item.runs == 1 else 'runs'}" if item.runs else ""
+    if item.runs > 1 and not done and item.state != "released":
+        runs += " stopped"
     head = Text.assemble(
         ("■ " if item.halt else "‖ ", "bold red" if item.halt else "bold yellow"),
         (f"{item.state}{tail}", "bold"),
@@ -174,10 +177,17 @@ def latch(item: LatchEntry) -> RenderableType:
     parts: list[RenderableType] = [head]
     if item.reason:
         parts.append(Text(f"    {item.reason}", style="dim"))
+    if item.expires_at and item.state != "released":
+        parts.append(Text(f"    its time is over at {clock(item.expires_at)}", style="dim"))
     parts += [Text(f"    {tool}: {status}") for tool, status in item.steps]
     if done and not item.steps:
         parts.append(Text("    no effect was open", style="dim"))
     return Group(*parts)
+
+
+def clock(seconds: float) -> str:
+    """A time of day on this machine, with its date."""
+    return datetime.fromtimestamp(seconds).astimezone().strftime("%Y-%m-%d %H:%M")
 
 
 def run_table(runs: list[run_pb2.Run]) -> Table:

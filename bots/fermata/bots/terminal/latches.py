@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -12,19 +13,31 @@ from rich.text import Text
 from fermata.bots.conversation.reducer import latch_entry
 from fermata.bots.conversation.text import one_line, short_name
 from fermata.client import LocalError, NotFoundError
-from fermata.client.latches import CLOSED_STATES
-from fermata.client.names import full_name
+from fermata.client.latches import CLOSED_STATES, scope_of
 from fermata.v1 import latch_pb2
 
 from . import completion, drawing
+from .durations import duration
 from .session import Json, Session, Yes, session
 
 RunArgument = Annotated[str, typer.Argument(autocompletion=completion.runs, help="The run.")]
+DescendantsOption = Annotated[
+    bool, typer.Option("--descendants", "-d", help="With all runs that were made for it.")
+]
 ThreadOption = Annotated[str, typer.Option(help="All runs of this thread.")]
 AgentOption = Annotated[str, typer.Option(autocompletion=completion.agents, help="All runs of this agent.")]
+RevisionOption = Annotated[
+    str, typer.Option(metavar="AGENT@REVISION", help="All runs of one revision of an agent.")
+]
 ToolOption = Annotated[str, typer.Option(help="This tool, in all agents.")]
-AllOption = Annotated[bool, typer.Option("--all", help="Everything.")]
+AllOption = Annotated[bool, typer.Option("--all", help="Everything of the tenant.")]
+AllTenantsOption = Annotated[bool, typer.Option("--all-tenants", help="All tenants of the server.")]
 ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Why.")]
+ExpiresOption = Annotated[
+    str,
+    typer.Option("--for", metavar="TIME", help="When its time is over: 30m, 2h, 3d. It stays, and says so."),
+]
+ReleaseOption = Annotated[bool, typer.Option("--then-release", help="Lift it when its time is over.")]
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Leave once it is latched, before it has settled.")]
 
 
@@ -39,26 +52,38 @@ def register(app: typer.Typer) -> None:
 def hold(
     context: typer.Context,
     run: RunArgument = "",
+    descendants: DescendantsOption = False,
     thread: ThreadOption = "",
     agent: AgentOption = "",
+    revision: RevisionOption = "",
     tool: ToolOption = "",
     everything: AllOption = False,
+    all_tenants: AllTenantsOption = False,
     reason: ReasonOption = "",
+    lasts: ExpiresOption = "",
+    then_release: ReleaseOption = False,
     no_wait: NoWait = False,
     yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Let started effects finish, and stop there until released."""
+    if then_release and not lasts:
+        raise LocalError("Say when: --for 2h --then-release.", reason="DURATION_INVALID")
+    expires = datetime.now(UTC) + duration(lasts) if lasts else None
     with session(context, as_json) as opened:
-        if everything:
-            opened.confirm("Hold everything?", yes=yes)
+        _confirm(opened, "Hold", everything, all_tenants, yes=yes)
         latch = opened.client.latches.hold(
             run=opened.run(run).name if run else "",
+            descendants=descendants,
             thread=thread,
             agent=agent,
+            revision=revision,
             tool=tool,
             everything=everything,
+            all_tenants=all_tenants,
             reason=reason,
+            expires=expires,
+            release_at_expiry=then_release,
         )
         _report(opened, latch, no_wait)
 
@@ -66,10 +91,13 @@ def hold(
 def halt(
     context: typer.Context,
     run: RunArgument = "",
+    descendants: DescendantsOption = False,
     thread: ThreadOption = "",
     agent: AgentOption = "",
+    revision: RevisionOption = "",
     tool: ToolOption = "",
     everything: AllOption = False,
+    all_tenants: AllTenantsOption = False,
     reason: ReasonOption = "",
     no_wait: NoWait = False,
     yes: Yes = False,
@@ -77,14 +105,16 @@ def halt(
 ) -> None:
     """Stop for good. It says "halting" until nothing that it covers can start any more."""
     with session(context, as_json) as opened:
-        if everything:
-            opened.confirm("Halt everything?", yes=yes)
+        _confirm(opened, "Halt", everything, all_tenants, yes=yes)
         latch = opened.client.latches.halt(
             run=opened.run(run).name if run else "",
+            descendants=descendants,
             thread=thread,
             agent=agent,
+            revision=revision,
             tool=tool,
             everything=everything,
+            all_tenants=all_tenants,
             reason=reason,
         )
         _report(opened, latch, no_wait)
@@ -97,23 +127,42 @@ def release(
     ] = "",
     thread: ThreadOption = "",
     agent: AgentOption = "",
+    revision: RevisionOption = "",
     tool: ToolOption = "",
-    everything: Annotated[bool, typer.Option("--all", help="The latches on everything.")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="The latches on the whole tenant.")] = False,
+    all_tenants: Annotated[bool, typer.Option("--all-tenants", help="Those on all tenants.")] = False,
+    yes: Yes = False,
     as_json: Json = False,
 ) -> None:
     """Lift latches: held runs go on; halted runs stay halted, and new ones are let in."""
-    if sum(map(bool, (target, thread, agent, tool, everything))) != 1:
+    if sum(map(bool, (target, thread, agent, revision, tool, everything, all_tenants))) != 1:
         raise LocalError(
-            "Name exactly one thing: a latch, a run, --thread, --agent, --tool or --all.",
+            "Name exactly one thing: a latch, a run, --thread, --agent, --revision, --tool, --all or --all-tenants.",
             reason="SCOPE_AMBIGUOUS",
         )
     with session(context, as_json) as opened:
-        found = _fitting(opened, target, thread, agent, tool)
-        if not found:
-            raise NotFoundError(
-                f"No latch is on {target or thread or agent or tool or 'everything'}.",
-                reason="LATCH_NOT_FOUND",
+        found = (
+            _named(opened, target)
+            if target
+            else _on(
+                opened,
+                scope_of(
+                    opened.client.connection.tenant,
+                    thread=thread,
+                    agent=agent,
+                    revision=revision,
+                    tool=tool,
+                    everything=everything,
+                    all_tenants=all_tenants,
+                ),
             )
+        )
+        if not found:
+            named = target or thread or agent or revision or tool
+            raise NotFoundError(f"No latch is on {named or 'everything'}.", reason="LATCH_NOT_FOUND")
+        wide = [latch for latch in found if latch.scope.tenant or latch.scope.everything]
+        if wide:
+            _confirm(opened, "Release", True, any(latch.scope.everything for latch in wide), yes=yes)
         released = [opened.client.latches.release(latch.name) for latch in found]
         lines = Text("\n".join(f"{short_name(latch.name)} released" for latch in released), style="green")
         opened.output.show(lines, document={"latches": released})
@@ -168,32 +217,35 @@ def _report(opened: Session, latch: latch_pb2.Latch, no_wait: bool) -> None:
                 live.update(drawing.latch(latch_entry(report)), refresh=True)
 
 
-def _fitting(opened: Session, target: str, thread: str, agent: str, tool: str) -> Sequence[latch_pb2.Latch]:
+def _confirm(opened: Session, verb: str, everything: bool, all_tenants: bool, *, yes: bool) -> None:
+    """Ask before what reaches everybody."""
+    if all_tenants:
+        opened.confirm(f"{verb} all tenants of the server?", yes=yes)
+    elif everything:
+        opened.confirm(f"{verb} everything?", yes=yes)
+
+
+def _on(opened: Session, scope: latch_pb2.LatchScope) -> Sequence[latch_pb2.Latch]:
     """Latches in force on exactly what was named."""
+    return [latch for latch in opened.client.latches.list(limit=None) if latch.scope == scope]
+
+
+def _named(opened: Session, target: str) -> Sequence[latch_pb2.Latch]:
+    """The latch in force with this name, or those on the run with this name, alone or with its descendants; or its beginning.
+
+    :raises LocalError: NAME_AMBIGUOUS.
+    """
     in_force = opened.client.latches.list(limit=None)
-    if target:
-        by_name = [
-            latch for latch in in_force if target == latch.name or short_name(latch.name).startswith(target)
-        ]
-        by_run = [
-            latch
-            for latch in in_force
-            if latch.scope.run
-            and (target == latch.scope.run or short_name(latch.scope.run).startswith(target))
-        ]
-        found = by_name or by_run
-        if len({latch.name if by_name else latch.scope.run for latch in found}) > 1:
-            names = ", ".join(short_name(latch.name) for latch in found)
-            raise LocalError(
-                f"{target!r} fits more than one: {names}. Write more of it.", reason="NAME_AMBIGUOUS"
-            )
-        return found
-    tenant = opened.client.connection.tenant
-    scope = latch_pb2.LatchScope(tenant=True)
-    if thread:
-        scope = latch_pb2.LatchScope(thread=full_name(tenant, "threads", thread))
-    elif agent:
-        scope = latch_pb2.LatchScope(agent=full_name(tenant, "agents", agent))
-    elif tool:
-        scope = latch_pb2.LatchScope(tool=tool)
-    return [latch for latch in in_force if latch.scope == scope]
+    by_name = [latch for latch in in_force if _fits(target, latch.name)]
+    by_run = [latch for latch in in_force if _fits(target, latch.scope.run or latch.scope.run_tree)]
+    found = by_name or by_run
+    if len({latch.name if by_name else latch.scope.run or latch.scope.run_tree for latch in found}) > 1:
+        names = ", ".join(short_name(latch.name) for latch in found)
+        raise LocalError(
+            f"{target!r} fits more than one: {names}. Write more of it.", reason="NAME_AMBIGUOUS"
+        )
+    return found
+
+
+def _fits(target: str, name: str) -> bool:
+    return bool(name) and (target == name or short_name(name).startswith(target))

@@ -47,6 +47,9 @@ def run(
         int, typer.Option(min=-100, max=100, help="Of the runs that wait those with a greater one go first.")
     ] = 0,
     deadline: Annotated[str, typer.Option(help="End it after so long: 90s, 15m, 2h.")] = "",
+    parent: Annotated[
+        str, typer.Option(autocompletion=completion.runs, help="The run for which this one is made.")
+    ] = "",
     detach: Annotated[bool, typer.Option("--detach", help="Print the run's name and leave.")] = False,
     wait: Annotated[
         bool,
@@ -72,6 +75,7 @@ def run(
             multitask_strategy=on_busy,
             priority=priority,
             deadline=datetime.now(UTC) + duration(deadline) if deadline else None,
+            parent=opened.run(parent).name if parent else "",
         )
         if detach:
             opened.output.show(Text(created.name), document=created)

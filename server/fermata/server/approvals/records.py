@@ -27,6 +27,7 @@ ANSWERED = approval_pb2.APPROVAL_STATE_ANSWERED
 ACTION = approval_pb2.APPROVAL_KIND_ACTION
 INPUT = approval_pb2.APPROVAL_KIND_INPUT
 RECOVERY = approval_pb2.APPROVAL_KIND_RECOVERY
+BUDGET = approval_pb2.APPROVAL_KIND_BUDGET
 
 OTHER_CALL = "recovery:other-call"
 """The rule of a RECOVERY about a call that has not started: another one is on record in its place."""

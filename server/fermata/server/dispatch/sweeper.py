@@ -16,7 +16,9 @@ from sqlalchemy import Connection, and_, select, update
 
 from fermata.server.dispatch.channel import LEASE_SECONDS
 from fermata.server.errors import DomainError
-from fermata.server.lifecycle import deadlines, decisions, latching, leases
+from fermata.server.latches import records as latch_records
+from fermata.server.ledger.gate import GateKeeper
+from fermata.server.lifecycle import budgets, deadlines, decisions, expiry, leases
 from fermata.server.lifecycle.stopping import lease_expired
 from fermata.server.plane import ControlPlane
 from fermata.server.runs.record import open_run
@@ -134,8 +136,24 @@ async def _sweep(
 
 
 async def sweep_deadlines(plane: ControlPlane) -> None:
-    """End runs whose deadline has passed. Runs until cancelled; sleeps until the next one is due."""
-    await _sweep(plane, plane.deadlines_changed, deadlines.next_due, deadlines.expire_due)
+    """End runs whose deadline has passed, and stop those that have worked for as long as they may. Runs until cancelled."""
+    await _sweep(plane, plane.deadlines_changed, _next_deadline, functools.partial(_end_due, plane.keeper))
+
+
+def _next_deadline(connection: Connection) -> float | None:
+    due = [deadlines.next_due(connection), budgets.next_overdue(connection)]
+    return min((value for value in due if value is not None), default=None)
+
+
+def _end_due(keeper: GateKeeper, transaction: Transaction) -> int:
+    return deadlines.expire_due(transaction) + budgets.stop_overdue(transaction, keeper)
+
+
+async def sweep_latches(plane: ControlPlane) -> None:
+    """Lift holds whose time is over, or remind of them. Runs until cancelled; sleeps until the next one is due."""
+    # What an earlier server has not come to.
+    plane.stop_covered()
+    await _sweep(plane, plane.latches_changed, expiry.next_due, expiry.expire_due)
 
 
 async def sweep_checkpoints(plane: ControlPlane) -> None:
@@ -196,7 +214,7 @@ def _silence(transaction: Transaction, worker: str) -> None:
         select(runs.tenant, runs.id, runs.state).where(runs.worker == worker)
     ).fetchall():
         if row.state == HALTING and not _may_end(transaction, row.tenant, row.id):
-            latching.mark_unreachable(transaction, row.tenant, row.id)
+            latch_records.mark_unreachable(transaction, row.tenant, row.id, worker)
         else:
             leases.lose_lease(transaction, row.tenant, row.id, "its worker is silent", dead=False)
     table = schema.workers.c

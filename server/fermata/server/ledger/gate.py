@@ -9,6 +9,7 @@ either sees a latch or is on the list of effects that the latch found open; ther
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,8 +19,7 @@ from fermata.server.agents import durability
 from fermata.server.agents.revisions import Revision, Revisions
 from fermata.server.approvals import records as approvals
 from fermata.server.latches import records as latch_records
-from fermata.server.latches.coverage import Subject, strictest
-from fermata.server.ledger import steps
+from fermata.server.ledger import limits, steps
 from fermata.server.ledger.recovery import (
     REPEATABLE,
     ask_about_doubts,
@@ -37,6 +37,7 @@ from fermata.server.policy.rules import (
     ApprovalRequirement,
     Call,
     Outcome,
+    Policy,
     Requester,
     Verdict,
 )
@@ -93,12 +94,52 @@ class Asked:
         return self.earlier is not None and self.earlier.digest == self.gate.digest
 
 
-class GateKeeper:
-    """Decides calls. Holds nothing but caches of immutable things."""
+StopAtLimit = Callable[[Transaction, RunRecord, limits.Exceeded], None]
 
-    def __init__(self, revisions: Revisions, policies: PolicyBook) -> None:
+
+class GateKeeper:
+    """Decides calls. Holds nothing but caches of immutable things.
+
+    :param stop_at_limit: holds or halts a run that would go beyond a limit.
+    """
+
+    def __init__(self, revisions: Revisions, policies: PolicyBook, stop_at_limit: StopAtLimit) -> None:
         self._revisions = revisions
         self._policies = policies
+        self.stop_at_limit = stop_at_limit
+        self._read_in: Transaction | None = None
+        self._tenants: Policy | None = None
+
+    def bounds(self, transaction: Transaction, run: RunRecord) -> limits.Bounds:
+        """What the run may use."""
+        revision = self._revisions.get(transaction, run.tenant, run.agent, run.revision)
+        return limits.bounds_of(revision.spec.limits, self._in_force(transaction, run, revision))
+
+    def _in_force(self, transaction: Transaction, run: RunRecord, revision: Revision) -> list[Policy]:
+        """The policies for a run, the tenant's first. Nothing changes them within a transaction, so that they are read once in it."""
+        if self._read_in is not transaction:
+            self._read_in, self._tenants = transaction, self._policies.in_force(transaction, run.tenant)
+        return [policy for policy in (self._tenants, revision.policy) if policy is not None]
+
+    def _proceed(
+        self,
+        transaction: Transaction,
+        asked: Asked,
+        args: str,
+        verdict: Verdict | None,
+        approval: Any | None,
+    ) -> worker_pb2.GateAnswer:
+        """Put a start on record, unless the run would go beyond a limit with it."""
+        if asked.earlier is None:
+            bounds = self.bounds(transaction, asked.run)
+            exceeded = limits.exceeded_by_call(bounds, asked.run, asked.gate.call_digest)
+            if exceeded is not None:
+                self.stop_at_limit(transaction, asked.run, exceeded)
+                return _stopped_by_latch(transaction, asked) or worker_pb2.GateAnswer(
+                    verdict=STOP, message=f"It {exceeded.sentence}."
+                )
+            limits.count_call(asked.run, asked.gate.call_digest)
+        return _proceed(transaction, asked, args, verdict, approval)
 
     def pass_gate(
         self, transaction: Transaction, run: RunRecord, gate: worker_pb2.Gate
@@ -160,7 +201,7 @@ class GateKeeper:
             if answer.verdict == PROCEED:
                 _mark_used(transaction, asked, question)
             return answer
-        return _proceed(transaction, asked, row.args, None, question)
+        return self._proceed(transaction, asked, row.args, None, question)
 
     def _another_in_doubt(self, transaction: Transaction, asked: Asked) -> worker_pb2.GateAnswer | None:
         """Before the first start of a call that can't be repeated: it may be one that is in doubt, with other arguments this time."""
@@ -240,7 +281,7 @@ class GateKeeper:
             return _refuse(asked, verdict.rule_id, verdict.code, f"Refused by policy: {verdict.reason}")
         if verdict.outcome is Outcome.REQUIRE_APPROVAL and not _satisfies(row, verdict, transaction.now):
             return _ask(asked, approvals.ask(transaction, asked.run, _question(asked, verdict)))
-        return _proceed(transaction, asked, args_text, verdict, row)
+        return self._proceed(transaction, asked, args_text, verdict, row)
 
     def _judge(self, transaction: Transaction, asked: Asked, args: dict[str, Any]) -> Verdict:
         gate = asked.gate
@@ -271,8 +312,7 @@ class GateKeeper:
             requested_by=Requester(requester, roles_of(transaction, requester)),
         )
         revision = self._revisions.get(transaction, run.tenant, run.agent, run.revision)
-        in_force = (self._policies.in_force(transaction, run.tenant), revision.policy)
-        return evaluate_all([policy for policy in in_force if policy is not None], call)
+        return evaluate_all(self._in_force(transaction, run, revision), call)
 
     def question_of_middleware(
         self,
@@ -321,14 +361,13 @@ class GateKeeper:
 
 def _stopped_by_latch(transaction: Transaction, asked: Asked) -> worker_pb2.GateAnswer | None:
     run = asked.run
-    subject = Subject(run.id, run.thread, run.agent, asked.gate.tool)
-    latch = strictest(latch_records.active(transaction, run.tenant), subject)
+    latch = latch_records.on(transaction, run.subject(asked.gate.tool))
     if latch is None and run.state == run_pb2.RUN_STATE_RUNNING:
         return None
     if latch is None:
         # A halt that was lifted while the run was still stopping, or a host that goes on although it has parked.
         return worker_pb2.GateAnswer(verdict=STOP, message="The run is not running.")
-    name = str(Name(run.tenant, "latches", latch.id))
+    name = str(Name(latch.tenant, "latches", latch.id))
     kind = "halt" if latch.kind == latch_records.HALT else "hold"
     because = f" ({latch.reason})" if latch.reason else ""
     if latch.scope == "tool" and latch.kind == latch_records.HALT:

@@ -8,6 +8,7 @@ from typing import Any
 from google.protobuf import json_format
 from sqlalchemy import and_, bindparam, select, union_all, update
 
+from fermata.server.latches import permits
 from fermata.server.latches import records as latch_records
 from fermata.server.names import Name, new_id
 from fermata.server.runs.record import RunRecord
@@ -162,6 +163,8 @@ def begin(
             },
         )
     else:
+        if earlier.outcome == OPEN:
+            permits.keep(transaction, earlier, superseded=True)
         transaction.execute(
             _UPDATE, {"of_tenant": run.tenant, "of_run": run.id, "of_key": gate.step, **values}
         )
@@ -188,6 +191,8 @@ def close(
     error: str = "",
 ) -> None:
     """Close an open step, tell the run's history, and tell the latches that wait for it."""
+    if outcome in latch_records.WORD_OF_PERSON and row.outcome == OPEN:
+        permits.keep(transaction, row, superseded=False)
     transaction.execute(
         _UPDATE,
         {
@@ -220,6 +225,7 @@ def report(transaction: Transaction, run: RunRecord, closed: worker_pb2.StepClos
     Facts are not thrown away: a stale epoch may report the outcome of a step that it started, as its nonce shows. A second report
     of the same step changes nothing, and a nonce that did not start it changes nothing either.
     """
+    permits.reported(transaction, run.tenant, run.id, closed.nonce, closed.outcome)
     row = find(transaction, run.tenant, run.id, closed.step)
     if row is None or row.nonce != closed.nonce or row.outcome not in (OPEN, KILLED):
         return

@@ -11,6 +11,7 @@ from fermata.server.errors import precondition
 from fermata.server.latches import records as latch_records
 from fermata.server.ledger import models, steps
 from fermata.server.ledger.gate import GateKeeper
+from fermata.server.ledger.limits import exceeded_by_step
 from fermata.server.lifecycle.ending import end
 from fermata.server.lifecycle.resumption import (
     TAKEN,
@@ -61,11 +62,15 @@ def receive(
                 reply.error.reason = "STALE_EPOCH"
                 return reply
         run.require_lease(worker, message.lease.epoch)
-        _commit(transaction, run, message.id, message.commit)
+        if _commit(transaction, run, message.id, message.commit) and body != "finish":
+            _stop_at_limit(transaction, keeper, run)
         match body:
             case "gate":
                 reply.gate.CopyFrom(keeper.pass_gate(transaction, run, message.gate))
             case "park":
+                if not (message.park.asking_steps or message.park.interrupts or message.park.latch):
+                    # It has come to the end of its super-steps, and has nothing else to say.
+                    _stop_at_limit(transaction, keeper, run)
                 resume = _park(transaction, keeper, run, message.park)
                 if resume is not None:
                     reply.resume.CopyFrom(resume)
@@ -97,19 +102,35 @@ def _withdraw_doubt(transaction: Transaction, run: RunRecord, key: str) -> None:
     resume_if_possible(transaction, run, "its outcome is known")
 
 
-def _commit(transaction: Transaction, run: RunRecord, number: int, commit: worker_pb2.Commit) -> None:
-    """Store what a message brings along.
+def _stop_at_limit(transaction: Transaction, keeper: GateKeeper, run: RunRecord) -> None:
+    """Stop a run that has come to the end of what it may use between two super-steps."""
+    if run.state != RUNNING:
+        return
+    exceeded = exceeded_by_step(keeper.bounds(transaction, run), run)
+    if exceeded is not None:
+        keeper.stop_at_limit(transaction, run, exceeded)
+
+
+def _commit(transaction: Transaction, run: RunRecord, number: int, commit: worker_pb2.Commit) -> bool:
+    """Store what a message brings along; True where the run has used more of what it may by that.
 
     :param number: the message's; those of a run come in order, and again after a break. 0 where it has none.
     """
     checkpoints.apply(transaction, run.tenant, run.thread, run.id, commit)
     models.keep(transaction, run, commit.models)
+    is_new = not 0 < number <= run.told
+    own = sum(not put.namespace and not put.thread for put in commit.checkpoints)
+    if own and is_new:
+        # The first one has the input, and no step is behind it.
+        run.super_steps += own if run.input_committed else own - 1
+    if is_new:
+        run.tokens += sum(record.tokens for record in commit.models)
     if commit.checkpoints:
         run.input_committed = True
     if any(write.channel == RESUME_CHANNEL for task in commit.writes for write in task.writes):
         mark_taken(transaction, run)
-    if not commit.events or 0 < number <= run.told:
-        return
+    if not is_new or not (commit.events or commit.checkpoints or commit.models):
+        return False
     run.told = max(run.told, number)
     for event in commit.events:
         if event.type not in _REPORTED_BY_HOSTS:
@@ -117,6 +138,7 @@ def _commit(transaction: Transaction, run: RunRecord, number: int, commit: worke
                 f"A host may not report {run_pb2.EventType.Name(event.type)}.", reason="INVALID_EVENT"
             )
         run.emit(event.type, **json_format.MessageToDict(event.data))
+    return bool(own or commit.models)
 
 
 def _park(

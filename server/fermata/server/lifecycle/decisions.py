@@ -16,7 +16,7 @@ from fermata.server.errors import DomainError, ErrorKind, invalid, precondition
 from fermata.server.ledger import steps
 from fermata.server.ledger.digests import call_digest
 from fermata.server.ledger.gate import GateKeeper
-from fermata.server.lifecycle import restoration
+from fermata.server.lifecycle import budgets, restoration
 from fermata.server.lifecycle.latching import NewLatch, set_latch
 from fermata.server.lifecycle.resumption import resume_if_possible
 from fermata.server.lifecycle.stopping import step_ended
@@ -97,7 +97,12 @@ def decide(transaction: Transaction, keeper: GateKeeper, tenant: str, decided: D
         elif row.kind == approvals.RECOVERY:
             _recover(transaction, row, run, decided)
             step_ended(transaction, run)
+        elif row.kind == approvals.BUDGET:
+            budgets.decided(transaction, run, row, decided.decision)
         resume_if_possible(transaction, run, "decided")
+    if row.kind == approvals.BUDGET:
+        goes_on = decided.decision == approval_pb2.DECISION_APPROVE
+        budgets.follow(transaction, row, goes_on=goes_on, by=decided.person)
 
 
 def expire_due(transaction: Transaction) -> int:
@@ -113,7 +118,9 @@ def expire_due(transaction: Transaction) -> int:
             approvals.close(transaction, run, row, approvals.EXPIRED, comment="Nobody answered in time.")
             if row.on_timeout != "HALT":
                 resume_if_possible(transaction, run, "expired")
-        if row.on_timeout == "HALT":
+        if row.kind == approvals.BUDGET:
+            budgets.follow(transaction, row, goes_on=False, by=str(Name(row.tenant, "policy", row.rule)))
+        elif row.on_timeout == "HALT":
             set_latch(
                 transaction,
                 row.tenant,

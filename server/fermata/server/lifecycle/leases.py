@@ -11,9 +11,11 @@ from google.protobuf import json_format
 from sqlalchemy import and_, select, update
 
 from fermata.server.agents.revisions import Revisions
+from fermata.server.latches import permits
 from fermata.server.latches import records as latch_records
 from fermata.server.ledger import steps
 from fermata.server.ledger.gate import GateKeeper
+from fermata.server.ledger.limits import bounds_of, wall_seconds
 from fermata.server.ledger.recovery import offer_again
 from fermata.server.lifecycle.ending import end
 from fermata.server.lifecycle.restoration import wait_for_person
@@ -21,6 +23,7 @@ from fermata.server.lifecycle.resumption import build_resume
 from fermata.server.lifecycle.schedule import Schedule
 from fermata.server.lifecycle.stopping import lease_expired, settle, step_ended
 from fermata.server.names import Name, parse
+from fermata.server.policy.book import PolicyBook
 from fermata.server.runs.record import RunRecord, open_run
 from fermata.server.runs.transitions import HALTING, RUNNING, Move
 from fermata.server.store import schema
@@ -48,12 +51,16 @@ class Capacity(Protocol):
 class Leases:
     """Grants leases inside transactions.
 
+    :param policies: what bounds a run's time at work.
     :param capacity: the live view of the workers.
     :param schedule: what is leased next.
     """
 
-    def __init__(self, revisions: Revisions, capacity: Capacity, schedule: Schedule) -> None:
+    def __init__(
+        self, revisions: Revisions, policies: PolicyBook, capacity: Capacity, schedule: Schedule
+    ) -> None:
         self._revisions = revisions
+        self._policies = policies
         self._capacity = capacity
         self._schedule = schedule
 
@@ -71,6 +78,8 @@ class Leases:
         worker = self._capacity.choose(revision.id)
         if worker is None:
             return False
+        in_force = (self._policies.in_force(transaction, run.tenant), revision.policy)
+        run.wall_limit = wall_seconds(bounds_of(revision.spec.limits, in_force), run)
         restarted = run.epoch > 0
         run.move(Move.LEASE)
         run.epoch += 1
@@ -149,6 +158,7 @@ def _close_what_it_had(transaction: Transaction, worker: str, reason: str) -> No
         with open_run(transaction, row.tenant, row.run) as run:
             steps.close(transaction, run, row, steps.KILLED, error=f"its process ended: {reason}")
             step_ended(transaction, run)
+    permits.host_is_dead(transaction, worker)
 
 
 def lose_lease(transaction: Transaction, tenant: str, run: str, reason: str, *, dead: bool) -> str:
@@ -160,6 +170,9 @@ def lose_lease(transaction: Transaction, tenant: str, run: str, reason: str, *, 
         if dead:
             for row in steps.open_under_lease(transaction, record):
                 steps.close(transaction, record, row, steps.KILLED, error=f"its process ended: {reason}")
+            permits.host_is_dead(transaction, record.worker, run, record.epoch)
+        else:
+            latch_records.mark_unreachable(transaction, tenant, run, record.worker)
         record.emit(run_pb2.EVENT_TYPE_LEASE_LOST, worker=record.worker, epoch=record.epoch, reason=reason)
         if record.state == HALTING:
             if dead or lease_expired(transaction, record):
@@ -214,6 +227,7 @@ def bury_host(transaction: Transaction, worker: str, lease: worker_pb2.Lease) ->
             if (row.worker, row.epoch) == (worker, lease.epoch):
                 steps.close(transaction, run, row, steps.KILLED, error="its lease was lost while it ran")
                 step_ended(transaction, run)
+    permits.host_is_dead(transaction, worker, name.id, lease.epoch)
     offer_again(transaction, worker, name.id, lease.epoch)
 
 

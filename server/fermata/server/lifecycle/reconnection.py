@@ -13,7 +13,6 @@ from collections.abc import Iterable
 from sqlalchemy import select
 
 from fermata.server.latches import records as latch_records
-from fermata.server.latches.coverage import Subject, strictest
 from fermata.server.lifecycle.leases import Leases, lose_lease
 from fermata.server.lifecycle.resumption import repeated_resume
 from fermata.server.lifecycle.stopping import tell
@@ -54,7 +53,6 @@ def _go_on(transaction: Transaction, leases: Leases, run: RunRecord, *, has_it: 
         leases.assign(transaction, run, restarted=True)
     elif (resume := repeated_resume(transaction, run)) is not None:
         transaction.publication.to_workers.append((run.worker, worker_pb2.ServerMessage(resume=resume)))
-    subject = Subject(run.id, run.thread, run.agent)
-    latch = strictest(latch_records.active(transaction, run.tenant), subject)
+    latch = latch_records.on(transaction, run.subject())
     if latch is not None:
-        tell(transaction, run, worker_pb2.STOP_MODE_HOLD, str(Name(run.tenant, "latches", latch.id)))
+        tell(transaction, run, worker_pb2.STOP_MODE_HOLD, str(Name(latch.tenant, "latches", latch.id)))

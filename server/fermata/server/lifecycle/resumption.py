@@ -12,7 +12,6 @@ from sqlalchemy import and_, update
 
 from fermata.server.approvals import records as approvals
 from fermata.server.latches import records as latch_records
-from fermata.server.latches.coverage import Subject, strictest
 from fermata.server.ledger.recovery import DOUBT
 from fermata.server.runs.record import RunRecord, last_event
 from fermata.server.runs.transitions import AWAITING, Move
@@ -102,8 +101,7 @@ def _mark(transaction: Transaction, ids: list[str], run: RunRecord, delivered: i
 
 def is_covered(transaction: Transaction, run: RunRecord) -> bool:
     """True where a latch covers the run."""
-    latches = latch_records.active(transaction, run.tenant)
-    return strictest(latches, Subject(run.id, run.thread, run.agent)) is not None
+    return latch_records.on(transaction, run.subject()) is not None
 
 
 def has_news(transaction: Transaction, run: RunRecord, asking: Collection[str] | None = None) -> bool:

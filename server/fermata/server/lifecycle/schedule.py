@@ -16,8 +16,8 @@ from sqlalchemy import Select, and_, bindparam, func, select, text
 from fermata.server.agents.revisions import Revisions
 from fermata.server.errors import DomainError, ErrorKind
 from fermata.server.latches import records as latch_records
-from fermata.server.latches.coverage import ActiveLatch, Subject, strictest
-from fermata.server.runs.record import RunRecord
+from fermata.server.latches.coverage import ActiveLatch, strictest
+from fermata.server.runs.record import RunRecord, subject_of
 from fermata.server.runs.transitions import HALTING, QUEUED, RUNNING
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
@@ -51,6 +51,7 @@ _COLUMNS = (
     schema.runs.c.thread,
     schema.runs.c.agent,
     schema.runs.c.revision,
+    schema.runs.c.ancestors,
 )
 _LOST = (
     select(*_COLUMNS)
@@ -184,13 +185,13 @@ class _Latches:
         return self._active[tenant]
 
     def cover(self, row: Any) -> bool:
-        return strictest(self._of(row.tenant), Subject(row.id, row.thread, row.agent)) is not None
+        return strictest(self._of(row.tenant), subject_of(row)) is not None
 
     def agents(self, tenant: str) -> set[str]:
         return {latch.target for latch in self._of(tenant) if latch.scope == "agent"}
 
     def cover_all(self, tenant: str) -> bool:
-        return any(latch.scope == "tenant" for latch in self._of(tenant))
+        return any(latch.scope in ("tenant", "everything") for latch in self._of(tenant))
 
 
 class _AtWork:

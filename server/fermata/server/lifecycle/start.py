@@ -10,12 +10,12 @@ from sqlalchemy import and_, bindparam, select, update
 
 from fermata.server.errors import invalid, not_found, precondition
 from fermata.server.latches import records as latch_records
-from fermata.server.latches.coverage import Subject, strictest
+from fermata.server.latches.coverage import Subject
 from fermata.server.lifecycle.doubletext import INTERRUPT, ROLLBACK, Strategy, admit, take_place
 from fermata.server.lifecycle.leases import Leases
 from fermata.server.names import Name, new_id
 from fermata.server.runs.record import open_run
-from fermata.server.runs.transitions import QUEUED
+from fermata.server.runs.transitions import ENDED, HALTING, QUEUED
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
 from fermata.v1 import run_pb2, thread_pb2
@@ -24,6 +24,9 @@ MAX_INPUT_BYTES = 4 * 1024 * 1024
 """Largest input of a run, as JSON."""
 
 MAX_PRIORITY = 100
+
+MAX_ANCESTORS = 32
+"""Of a run: runs that make runs that make runs come to an end."""
 
 _REVISION = select(schema.agents.c.revision).where(
     and_(schema.agents.c.tenant == bindparam("of_tenant"), schema.agents.c.id == bindparam("of_agent"))
@@ -48,13 +51,15 @@ class NewRun:
     """From -100 to 100; of a tenant's waiting runs those with a greater number are leased first."""
     deadline: float = 0.0
     """Seconds since the epoch; 0 for none."""
+    parent: str = ""
+    """Id of the run that this one is made for; empty for none."""
 
 
 def create_run(transaction: Transaction, leases: Leases, wanted: NewRun) -> str:
     """Commit a run and return its id.
 
     :raises DomainError: AGENT_NOT_FOUND, THREAD_NOT_FOUND, THREAD_BUSY, THREAD_QUEUE_FULL, ROLLBACK_UNKNOWN, QUEUE_FULL, HALTED,
-        INPUT_TOO_LARGE, PRIORITY_OUT_OF_RANGE, DEADLINE_PASSED.
+        INPUT_TOO_LARGE, PRIORITY_OUT_OF_RANGE, DEADLINE_PASSED, RUN_NOT_FOUND, PARENT_RUN_ENDED, RUN_TREE_TOO_DEEP.
     """
     _require_sound(wanted, transaction.now)
     revision = transaction.execute(_REVISION, {"of_tenant": wanted.tenant, "of_agent": wanted.agent}).scalar()
@@ -64,9 +69,12 @@ def create_run(transaction: Transaction, leases: Leases, wanted: NewRun) -> str:
         )
     run = new_id()
     thread, busy, strategy = _take_thread(transaction, wanted, run)
-    latch = strictest(latch_records.active(transaction, wanted.tenant), Subject(run, thread, wanted.agent))
+    ancestors = _ancestors(transaction, wanted)
+    latch = latch_records.on(
+        transaction, Subject(wanted.tenant, run, thread, wanted.agent, revision, ancestors)
+    )
     if latch is not None and latch.kind == latch_records.HALT:
-        name = str(Name(wanted.tenant, "latches", latch.id))
+        name = str(Name(latch.tenant, "latches", latch.id))
         raise precondition(
             f"{latch.created_by} has halted this{f': {latch.reason}' if latch.reason else ''}. "
             f"Lift it with `fermata release {latch.id}`.",
@@ -81,6 +89,8 @@ def create_run(transaction: Transaction, leases: Leases, wanted: NewRun) -> str:
             "agent": wanted.agent,
             "revision": revision,
             "thread": thread,
+            "parent": wanted.parent,
+            "ancestors": "/".join(ancestors),
             "state": QUEUED,
             "input": wanted.input,
             "requested_by": wanted.requested_by,
@@ -111,8 +121,38 @@ def create_run(transaction: Transaction, leases: Leases, wanted: NewRun) -> str:
         granted = latch is None and not record.in_line and leases.grant_at_once(transaction, record)
     if not granted:
         leases.admit(transaction, wanted.tenant)
-    transaction.publication.deadline_set = bool(wanted.deadline)
+    transaction.publication.deadline_set |= bool(wanted.deadline)
     return run
+
+
+def _ancestors(transaction: Transaction, wanted: NewRun) -> tuple[str, ...]:
+    """The run that the new one is made for, and those before it, the eldest first.
+
+    :raises DomainError: RUN_NOT_FOUND, PARENT_RUN_ENDED, RUN_TREE_TOO_DEEP.
+    """
+    if not wanted.parent:
+        return ()
+    runs = schema.runs.c
+    row = transaction.execute(
+        select(runs.ancestors, runs.state).where(and_(runs.tenant == wanted.tenant, runs.id == wanted.parent))
+    ).first()
+    name = str(Name(wanted.tenant, "runs", wanted.parent))
+    if row is None:
+        raise not_found("run", name, "List them with ListRuns.")
+    if row.state == HALTING or row.state in ENDED:
+        raise precondition(
+            f"{name} has ended or is being stopped, and nothing more is made for it.",
+            reason="PARENT_RUN_ENDED",
+            run=name,
+        )
+    ancestors = (*(row.ancestors.split("/") if row.ancestors else ()), wanted.parent)
+    if len(ancestors) > MAX_ANCESTORS:
+        raise precondition(
+            f"{name} stands {MAX_ANCESTORS} runs below the first already. Start a run of its own.",
+            reason="RUN_TREE_TOO_DEEP",
+            run=name,
+        )
+    return ancestors
 
 
 def _take_thread(

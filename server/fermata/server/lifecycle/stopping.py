@@ -21,18 +21,35 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from sqlalchemy import and_, bindparam, select, text
+
 from fermata.server.approvals import records as approvals
 from fermata.server.latches import records as latch_records
 from fermata.server.ledger import steps
 from fermata.server.lifecycle.doubts import ask_about_doubts
 from fermata.server.lifecycle.ending import end
 from fermata.server.names import Name
-from fermata.server.runs.record import RunRecord, last_event
+from fermata.server.runs.record import RunRecord, last_event, open_run
 from fermata.server.runs.transitions import HALTING, RUNNING, Move
+from fermata.server.store import schema
 from fermata.server.store.database import Transaction
 from fermata.v1 import run_pb2, worker_pb2
 
 DEADLINE = "its deadline has passed"
+
+_CHILD_BEING_STOPPED = (
+    select(schema.runs.c.id)
+    .where(
+        and_(
+            schema.runs.c.tenant == bindparam("of_tenant"),
+            schema.runs.c.parent == bindparam("of_run"),
+            schema.runs.c.state == HALTING,
+            # As the partial index has it.
+            text("parent != ''"),
+        )
+    )
+    .limit(1)
+)
 
 GRACE_SECONDS = 2.0
 """How long cancellation may take before a host is killed."""
@@ -80,10 +97,26 @@ def expire(transaction: Transaction, run: RunRecord) -> bool:
 def settle(transaction: Transaction, run: RunRecord, *, killed: bool) -> bool:
     """End a run that is being stopped, now that whoever held its lease starts nothing of it any more; True where it has ended.
 
-    One with a successor or an expired one that has steps open elsewhere waits for their end, without a lease.
+    One with a successor or an expired one that has steps open elsewhere waits for their end, without a lease; and so does one that
+    other runs were made for, while these are being stopped.
 
     :param killed: its host was killed.
     """
+    if not _settle(transaction, run, killed=killed):
+        return False
+    if run.parent:
+        run.save()
+        with open_run(transaction, run.tenant, run.parent) as parent:
+            child_ended(transaction, parent)
+    return True
+
+
+def _settle(transaction: Transaction, run: RunRecord, *, killed: bool) -> bool:
+    if transaction.execute(_CHILD_BEING_STOPPED, {"of_tenant": run.tenant, "of_run": run.id}).first():
+        # Children first: it ends with the last of them.
+        run.worker = ""
+        approvals.cancel_pending(transaction, run)
+        return False
     if not run.successor and not run.expires:
         end(transaction, run, Move.SETTLE, run_pb2.EVENT_TYPE_HALTED, killed=killed)
         return True
@@ -112,6 +145,12 @@ def settle(transaction: Transaction, run: RunRecord, *, killed: bool) -> bool:
         killed=killed,
     )
     return True
+
+
+def child_ended(transaction: Transaction, run: RunRecord) -> None:
+    """End a run that has been waiting, stopped and without a lease, for the end of a run that was made for it."""
+    if run.state == HALTING and not run.worker:
+        settle(transaction, run, killed=False)
 
 
 def step_ended(transaction: Transaction, run: RunRecord) -> None:

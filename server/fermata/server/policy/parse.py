@@ -36,12 +36,14 @@ from fermata.server.policy.rules import (
     Effect,
     Match,
     Names,
+    OnExceeded,
     OnTimeout,
     Outcome,
     Policy,
     Requester,
     Risk,
     Rule,
+    RunLimits,
 )
 
 VERSION = 1
@@ -49,6 +51,10 @@ SIZE_LIMIT_BYTES = 256 * 1024
 RULES_LIMIT = 500
 REASON_LIMIT = 500
 COUNT_LIMIT = 10
+LARGEST_LIMIT = 10**12
+_COUNTED = ("super_steps", "tool_calls", "tokens", "repeated_calls")
+"""Limits of runs that are numbers."""
+
 ROLES = frozenset({"viewer", "operator", "approver", "admin"})
 """The roles that a principal can have."""
 
@@ -100,7 +106,7 @@ class _Reader:
         self._roles = roles
 
     def policy(self, root: Node) -> Policy:
-        fields = fields_of(root, "", required=("version", "rules"), optional=())
+        fields = fields_of(root, "", required=("version", "rules"), optional=("limits",))
         version = integer_of(fields["version"], "version", 1, 10**6)
         if version != VERSION:
             raise error_at(
@@ -127,7 +133,22 @@ class _Reader:
                 )
             lines[rule.id] = node.line
             rules.append(rule)
-        return Policy(version, tuple(rules), _digest(version, rules))
+        limits = self._limits(fields["limits"], "limits") if "limits" in fields else None
+        return Policy(version, tuple(rules), _digest(version, rules, limits), limits)
+
+    def _limits(self, node: Node, path: str) -> RunLimits:
+        fields = fields_of(node, path, required=(), optional=(*_COUNTED, "wall_time", "on_exceeded"))
+        most = [
+            (name, integer_of(fields[name], f"{path}.{name}", 1, LARGEST_LIMIT))
+            for name in _COUNTED
+            if name in fields
+        ]
+        if "wall_time" in fields:
+            most.append(("wall_seconds", duration_of(fields["wall_time"], f"{path}.wall_time")))
+        if "on_exceeded" not in fields:
+            return RunLimits(tuple(sorted(most)))
+        what = choice_of(fields["on_exceeded"], f"{path}.on_exceeded", OnExceeded)
+        return RunLimits(tuple(sorted(most)), what is OnExceeded.HALT)
 
     def _rule(self, node: Node, path: str) -> Rule:
         fields = fields_of(
@@ -246,7 +267,7 @@ class _Reader:
         return tuple(sorted(set(names)))
 
 
-def _digest(version: int, rules: list[Rule]) -> str:
+def _digest(version: int, rules: list[Rule], limits: RunLimits | None) -> str:
     meaning: Any = {
         "version": version,
         "rules": [
@@ -265,4 +286,6 @@ def _digest(version: int, rules: list[Rule]) -> str:
             for rule in rules
         ],
     }
+    if limits is not None:
+        meaning["limits"] = {**dict(limits.most), "halts": limits.halts}
     return "sha256:" + hashlib.sha256(rfc8785.dumps(meaning)).hexdigest()

@@ -130,6 +130,22 @@ class Rule:
     """The author's words, shown to the person who is asked or refused."""
 
 
+class OnExceeded(StrEnum):
+    """What becomes of a run that would go beyond a limit: it is held and a person is asked, or it is halted."""
+
+    ASK = "ASK"
+    HALT = "HALT"
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """What each run may use, by the name of the limit."""
+
+    most: tuple[tuple[str, int], ...]
+    halts: bool = False
+    """True where a run is halted at a limit, and nobody is asked."""
+
+
 @dataclass(frozen=True, slots=True)
 class Policy:
     """Rules in order. ``digest`` names their meaning: see :func:`.parse.parse_policy`."""
@@ -137,6 +153,7 @@ class Policy:
     version: int
     rules: tuple[Rule, ...]
     digest: str
+    limits: RunLimits | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,10 +6,12 @@ from collections.abc import AsyncIterator
 
 from sqlalchemy import and_, select
 
-from fermata.server.errors import invalid
+from fermata.server.errors import DomainError, ErrorKind, invalid
 from fermata.server.latches import records
 from fermata.server.latches.coverage import target_of
-from fermata.server.lifecycle.latching import NewLatch, release, set_latch
+from fermata.server.lifecycle import budgets
+from fermata.server.lifecycle.latching import ON_EXPIRY, NewLatch, set_latch
+from fermata.server.lifecycle.releasing import release
 from fermata.server.names import parse
 from fermata.server.principals.callers import Caller
 from fermata.server.rpc import pages
@@ -33,8 +35,24 @@ class LatchService(Service, latch_pb2_grpc.LatchServiceServicer):
         if request.latch.kind not in (records.HOLD, records.HALT):
             raise invalid("Say HOLD or HALT.", reason="LATCH_KIND", field="latch.kind")
         scope, target = target_of(tenant, request.latch.scope)
+        if scope == "everything" and "admin" not in actor.acting_roles:
+            raise DomainError(
+                "Only an admin holds or halts all tenants of the server. Name your own tenant instead.",
+                reason="PERMISSION_DENIED",
+                kind=ErrorKind.PERMISSION_DENIED,
+            )
+        if request.latch.on_expiry not in ON_EXPIRY:
+            raise invalid("Say REMIND or RELEASE.", reason="LATCH_EXPIRY", field="latch.on_expiry")
+        expires = request.latch.expire_time
         wanted = NewLatch(
-            request.latch.kind, scope, target, request.latch.reason, caller.name, actor.on_behalf_of
+            request.latch.kind,
+            scope,
+            target,
+            request.latch.reason,
+            caller.name,
+            actor.on_behalf_of,
+            expires.ToNanoseconds() / 1e9 if request.latch.HasField("expire_time") else 0.0,
+            request.latch.on_expiry,
         )
 
         def operation(transaction: Transaction) -> latch_pb2.Latch:
@@ -97,6 +115,7 @@ class LatchService(Service, latch_pb2_grpc.LatchServiceServicer):
 
         def operation(transaction: Transaction) -> latch_pb2.Latch:
             def produce() -> latch_pb2.Latch:
+                budgets.withdraw(transaction, tenant, name.id)
                 release(transaction, tenant, name.id, actor.person)
                 return records.to_message(transaction, records.find(transaction, tenant, name.id))
 

@@ -54,6 +54,7 @@ class RunService(Service, run_pb2_grpc.RunServiceServicer):
             strategy,
             request.priority,
             deadline,
+            self.id_of(caller, request.parent_run, "runs"),
         )
 
         def operation(transaction: Transaction) -> run_pb2.Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -27,6 +28,10 @@ HEARTBEAT_SECONDS = 10.0
 
 CURSOR_CHARACTERS = 36
 """Of the largest cursor: a row number of the store, and one of its lives."""
+
+LONG_REPORT_RUNS = 50
+LONG_REPORT_SECONDS = 0.05
+"""Between two reports of a latch with more runs than that; the last one, that it has settled, comes as much later at the most."""
 
 _APPROVAL_EVENTS = (run_pb2.EVENT_TYPE_APPROVAL_REQUESTED, run_pb2.EVENT_TYPE_APPROVAL_DECIDED)
 
@@ -108,18 +113,21 @@ async def watch_latch(
 
     :raises DomainError: LATCH_NOT_FOUND.
     """
-    sent = b""
+    seen: tuple[int, ...] = ()
     quiet_since = plane.clock.monotonic()
     while True:
         # Before the look: what is committed while it reads must not be slept over.
         commit = plane.hub.next_commit()
-        message = await plane.read(lambda connection: _latch(connection, tenant, latch))
-        encoded = message.SerializeToString(deterministic=True)
-        if encoded != sent:
-            sent, quiet_since = encoded, plane.clock.monotonic()
+        found = await plane.read(functools.partial(_report, tenant=tenant, latch=latch, seen=seen))
+        if found is not None:
+            seen, message = found
+            quiet_since = plane.clock.monotonic()
             yield latch_pb2.WatchLatchResponse(latch=message)
-        if message.state != latch_pb2.LATCH_STATE_LATCHED:
-            return
+            if message.state != latch_pb2.LATCH_STATE_LATCHED:
+                return
+            if len(message.runs) > LONG_REPORT_RUNS:
+                # Else what stops a thousand runs would send a thousand lines a thousand times.
+                await asyncio.sleep(LONG_REPORT_SECONDS)
         if (
             not await plane.hub.wait(1.0, commit)
             and plane.clock.monotonic() - quiet_since > HEARTBEAT_SECONDS
@@ -241,5 +249,10 @@ def _pending(connection: Connection, tenant: str, run: str) -> Sequence[object]:
     return connection.execute(select(schema.approvals).where(and_(*where)).order_by(table.n)).fetchall()
 
 
-def _latch(connection: Connection, tenant: str, latch: str) -> latch_pb2.Latch:
-    return latch_records.to_message(connection, latch_records.find(connection, tenant, latch))
+def _report(
+    connection: Connection, tenant: str, latch: str, seen: tuple[int, ...]
+) -> tuple[tuple[int, ...], latch_pb2.Latch] | None:
+    """A latch and what tells its report from the one before; None where that is as it was. Most commits are about other things."""
+    row = latch_records.find(connection, tenant, latch)
+    progress = latch_records.progress(connection, row)
+    return None if progress == seen else (progress, latch_records.to_message(connection, row))

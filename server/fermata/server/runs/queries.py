@@ -11,8 +11,9 @@ from sqlalchemy import and_, bindparam, select
 
 from fermata.server.errors import not_found
 from fermata.server.latches import records as latch_records
-from fermata.server.latches.coverage import Subject, covers
+from fermata.server.latches.coverage import covers
 from fermata.server.names import Name
+from fermata.server.runs.record import subject_of
 from fermata.server.runs.transitions import ENDED
 from fermata.server.store import schema
 from fermata.v1 import approval_pb2, run_pb2
@@ -58,9 +59,9 @@ def to_messages(connection: Any, tenant: str, rows: Sequence[Any]) -> list[run_p
         message = _to_message(row)
         message.pending_approvals.extend(pending[row.id])
         if row.state not in ENDED:
-            subject = Subject(row.id, row.thread, row.agent)
+            subject = subject_of(row)
             message.latches.extend(
-                str(Name(tenant, "latches", latch.id)) for latch in latches if covers(latch, subject)
+                str(Name(latch.tenant, "latches", latch.id)) for latch in latches if covers(latch, subject)
             )
         messages.append(message)
     return messages
@@ -84,6 +85,7 @@ def _to_message(row: Any) -> run_pb2.Run:
         priority=-row.rank,
         in_line=row.in_line,
         successor=str(Name(row.tenant, "runs", row.successor)) if row.successor else "",
+        parent_run=str(Name(row.tenant, "runs", row.parent)) if row.parent else "",
     )
     if row.deadline:
         message.deadline.FromNanoseconds(int(row.deadline * 1e9))

@@ -11,8 +11,9 @@ from google.protobuf import json_format, struct_pb2
 from sqlalchemy import and_, bindparam, select, text, update
 
 from fermata.server.errors import DomainError, ErrorKind, not_found
+from fermata.server.latches.coverage import Subject
 from fermata.server.names import Name
-from fermata.server.runs.transitions import ENDED, HELD, Move, State, after
+from fermata.server.runs.transitions import ENDED, HELD, RUNNING, Move, State, after
 from fermata.server.store import schema
 from fermata.server.store.database import Transaction
 from fermata.server.store.publication import PublishedEvent
@@ -38,6 +39,16 @@ _UPDATED = (
     "expires",
     "base",
     "unsure",
+    "tool_calls",
+    "super_steps",
+    "tokens",
+    "wall_limit",
+    "worked",
+    "at_work_since",
+    "work_due",
+    "repeated_call",
+    "repeats",
+    "granted",
 )
 
 # Statements are built once: to build one again costs several times what running it does.
@@ -103,12 +114,36 @@ class RunRecord:
         """How far the store of checkpoints had come when it began; below 0 where it has not begun, or nobody knows."""
         self.unsure: bool = row.unsure
         """True where the store was restored from a backup, and a person must say what it did after that before it goes on."""
+        self.parent: str = row.parent
+        """Id of the run that it was made for; empty for most."""
+        self.ancestors: str = row.ancestors
+        """Ids of that run and of those before it, the eldest first, with slashes between."""
+        self.tool_calls: int = row.tool_calls
+        self.super_steps: int = row.super_steps
+        self.tokens: int = row.tokens
+        """What its models have read and written, as far as they say."""
+        self.wall_limit: float = row.wall_limit
+        """Seconds that it may be at work; 0 for as long as it likes."""
+        self.worked: float = row.worked
+        """Seconds that it had been at work when it last stopped to be."""
+        self.at_work_since: float = row.at_work_since
+        self.work_due: float = row.work_due
+        """When it will have been at work for as long as it may; 0 while nobody has to look."""
+        self.repeated_call: str = row.repeated_call
+        """Digest of the call that it made last, and ``repeats`` how often in a row."""
+        self.repeats: int = row.repeats
+        self.granted: str = row.granted
+        """What people have granted on top of its limits, by limit, as JSON."""
         self._before = {name: getattr(self, name) for name in _UPDATED}
 
     @property
     def name(self) -> str:
         """The resource name."""
         return str(Name(self.tenant, "runs", self.id))
+
+    def subject(self, tool: str = "") -> Subject:
+        """What a latch may cover: the run, or a call of ``tool`` in it."""
+        return subject_of(self, tool)
 
     @property
     def has_ended(self) -> bool:
@@ -142,11 +177,26 @@ class RunRecord:
         before = self.state
         self.state = after(before, self.held_from, move)
         self.held_from = before if self.state == HELD else run_pb2.RUN_STATE_UNSPECIFIED
+        self._count_time()
         if self.has_ended:
             self.ended = self._transaction.now
             self.worker = ""
             self.in_line = False
             self.due = 0.0
+
+    def worked_by(self, now: float) -> float:
+        """Seconds that it has been at work by ``now``."""
+        return self.worked + (max(0.0, now - self.at_work_since) if self.at_work_since else 0.0)
+
+    def _count_time(self) -> None:
+        now = self._transaction.now
+        if self.state == RUNNING and not self.at_work_since:
+            self.at_work_since = now
+            if self.wall_limit:
+                self.work_due = now + max(0.0, self.wall_limit - self.worked)
+                self._transaction.publication.deadline_set = True
+        elif self.state != RUNNING and self.at_work_since:
+            self.worked, self.at_work_since, self.work_due = self.worked_by(now), 0.0, 0.0
 
     def emit(self, event: run_pb2.EventType.ValueType, /, **data: Any) -> None:
         """Append to the history. Where the facts are more than an event holds, the long ones among them are cut."""
@@ -164,13 +214,16 @@ class RunRecord:
             }
         )
 
-    def _save(self) -> None:
+    def save(self) -> None:
+        """Write what has changed; the end of the block in which the run is open does so by itself. For what has to read it before."""
         changed = {
             name: getattr(self, name) for name in _UPDATED if getattr(self, name) != self._before[name]
         }
         if changed:
-            changed["version"] = self.version + 1
+            self.version += 1
+            changed["version"] = self.version
             self._transaction.execute(_UPDATE, {"of_tenant": self.tenant, "of_run": self.id, **changed})
+            self._before.update(changed)
         if not self._events:
             return
         self._transaction.execute(_INSERT_EVENTS, self._events)
@@ -180,6 +233,13 @@ class RunRecord:
             self._transaction.publication.events.append(
                 PublishedEvent(number, self.tenant, self.id, self.thread, to_event(values))
             )
+        self._events = []
+
+
+def subject_of(row: Any, tool: str = "") -> Subject:
+    """What a latch may cover of a run, from its row."""
+    ancestors = tuple(row.ancestors.split("/")) if row.ancestors else ()
+    return Subject(row.tenant, row.id, row.thread, row.agent, row.revision, ancestors, tool)
 
 
 def _data(facts: dict[str, Any]) -> str:
@@ -211,7 +271,7 @@ def open_run(transaction: Transaction, tenant: str, run: str) -> Iterator[RunRec
         raise not_found("run", str(Name(tenant, "runs", run)), "List them with ListRuns.")
     record = RunRecord(transaction, row)
     yield record
-    record._save()
+    record.save()
 
 
 def last_event(connection: Any, run: RunRecord, *kinds: run_pb2.EventType.ValueType) -> dict[str, Any]:

@@ -34,4 +34,6 @@ class Publication:
     to_workers: list[tuple[str, worker_pb2.ServerMessage]] = field(default_factory=list)
     work_available: bool = False
     deadline_set: bool = False
+    latch_expiry_set: bool = False
+    runs_to_stop: bool = False
     undo: list[Callable[[], None]] = field(default_factory=list)

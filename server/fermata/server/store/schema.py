@@ -154,9 +154,23 @@ runs = Table(
     _flag("rolls_back"),
     _number("base", -1),
     _flag("unsure"),
+    _text("parent"),
+    _text("ancestors"),
+    _number("tool_calls"),
+    _number("super_steps"),
+    _number("tokens"),
+    _time("wall_limit"),
+    _time("worked"),
+    _time("at_work_since"),
+    _time("work_due"),
+    _text("repeated_call"),
+    _number("repeats"),
+    _text("granted", "{}"),
     UniqueConstraint("tenant", "id"),
     Index("runs_to_lease", "state", "worker", "in_line", "tenant", "rank", "n"),
     Index("runs_due", "due", sqlite_where=text("due > 0")),
+    Index("runs_work_due", "work_due", sqlite_where=text("work_due > 0")),
+    Index("runs_by_parent", "tenant", "parent", sqlite_where=text("parent != ''")),
     Index("runs_by_thread", "tenant", "thread", "n"),
     # Every run that ends looks here who is next.
     Index("runs_in_line", "tenant", "thread", "n", sqlite_where=text("in_line = 1")),
@@ -217,6 +231,23 @@ steps = Table(
     Index("steps_by_place", "tenant", "run", "place"),
     sqlite_autoincrement=True,
 )
+
+permits = Table(
+    "permits",
+    metadata,
+    _text("tenant"),
+    _text("run"),
+    _text("nonce"),
+    _text("key"),
+    _text("step"),
+    _text("tool"),
+    _text("worker"),
+    _number("epoch"),
+    _flag("superseded"),
+    PrimaryKeyConstraint("tenant", "run", "nonce"),
+    Index("permits_by_worker", "worker", "run"),
+)
+"""Permits that no row of ``steps`` shows any more; see ``latches/permits.py``."""
 
 gates = Table(
     "gates",
@@ -295,8 +326,14 @@ latches = Table(
     _time("created"),
     _time("settled"),
     _time("released"),
+    _time("expires"),
+    _number("on_expiry"),
+    _time("reminded"),
     UniqueConstraint("tenant", "id"),
     Index("latches_by_state", "tenant", "state"),
+    # Every gate looks here: those in force, by what they cover.
+    Index("latches_in_force", "target", "tenant", sqlite_where=text("released = 0")),
+    Index("latches_due", "expires", sqlite_where=text("expires > 0 AND released = 0")),
     sqlite_autoincrement=True,
 )
 
@@ -307,8 +344,12 @@ latch_runs = Table(
     _text("latch"),
     _text("run"),
     _flag("stopped"),
+    _flag("told", True),
     PrimaryKeyConstraint("tenant", "latch", "run"),
     Index("latch_runs_by_run", "tenant", "run"),
+    # A latch on everything covers runs of other tenants than its own.
+    Index("latch_runs_by_latch", "latch", "stopped"),
+    Index("latch_runs_to_tell", "latch", sqlite_where=text("told = 0")),
 )
 
 latch_steps = Table(
@@ -324,6 +365,7 @@ latch_steps = Table(
     Column("milliseconds", Float, nullable=False, default=0.0),
     PrimaryKeyConstraint("tenant", "latch", "run", "key"),
     Index("latch_steps_by_run", "tenant", "run", "key"),
+    Index("latch_steps_by_latch", "latch", "status"),
 )
 
 checkpoints = Table(
