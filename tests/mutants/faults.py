@@ -157,6 +157,10 @@ MUTANTS = (
         f"{SERVER}/cluster/worker.py",
         "        await host.kill()\n        # What is told of it is told where its end is noticed.\n",
         "        self._report_stop(stop, killed=True)\n",
+        also=(
+            # Hardly any grace, so that this is met more often than a call that swallows its cancellation for two seconds.
+            (f"{SERVER}/lifecycle/stopping.py", "GRACE_SECONDS = 2.0\n", "GRACE_SECONDS = 0.001\n"),
+        ),
     ),
     Mutant(
         "settled by silence: a worker whose lease has expired is taken at its word that nothing moves",
