@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SLACK_EMULATOR := tests/e2e/slack/node_modules/.package-lock.json
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: demo test unit histories mutants prove check lint types imports protos bench lock clean
@@ -11,7 +12,7 @@ demo: $(VENV)/.runtime
 	@$(BIN)/python -m fermata.agents.factory.demo $(DEMO)
 
 ## test: lint, types, import rules, protos, deploy files, all tests, 500 simulated histories, and the faults that those must find
-test: check unit histories mutants
+test: check unit histories mutants slack-emulator
 	$(BIN)/python -m pytest tests/integration tests/e2e $(PYTEST)
 
 ## prove: the same at greater length: 10,000 histories
@@ -52,6 +53,17 @@ deploy-lint: $(VENV)/.dev
 	$(BIN)/hadolint deploy/Dockerfile
 	$(BIN)/python deploy/check_compose.py
 
+## slack-emulator: what the tests in a Slack workspace need, where npm is there (Linux x64)
+.PHONY: slack-emulator
+slack-emulator:
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(SLACK_EMULATOR); \
+	elif [ -n "$$FERMATA_REQUIRE_SLACK_EMULATOR" ]; then echo "npm is missing, and this run must try Slack"; exit 1; \
+	else echo "npm is missing: the tests in a Slack workspace are skipped"; fi
+
+$(SLACK_EMULATOR): tests/e2e/slack/package-lock.json
+	npm ci --ignore-scripts --no-audit --no-fund --prefix tests/e2e/slack
+	@touch $@
+
 ## bench: one table of figures, with peers measured in the same run
 bench: $(VENV)/.dev
 	$(BIN)/python tests/benchmarks/run.py $(BENCH)
@@ -78,4 +90,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) tests/e2e/slack/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

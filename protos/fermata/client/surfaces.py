@@ -48,6 +48,13 @@ class Surfaces:
         """A place by its name, or by that of its thread. :raises NotFoundError: PLACE_NOT_FOUND."""
         return await self._transport.unary(self._stub.GetPlace, surface_pb2.GetPlaceRequest(name=name))
 
+    async def place_at(
+        self, surface: str, *, team: str, channel: str, message: str = ""
+    ) -> surface_pb2.Place:
+        """The place that is there, if it was opened. :raises NotFoundError: PLACE_NOT_FOUND."""
+        place = surface_pb2.Place(surface=surface, team=team, channel=channel, message=message)
+        return await self._transport.unary(self._stub.GetPlace, surface_pb2.GetPlaceRequest(place=place))
+
     def account(self, surface: str, team: str, account: str) -> str:
         """The name of the link of an account; it may be given wherever somebody is acted for."""
         return full_name(self._transport.tenant, "links", f"{surface}.{team}.{account}")

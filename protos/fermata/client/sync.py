@@ -246,6 +246,7 @@ class SyncSurfaces(_Blocking[Surfaces]):
 
     open_place = _call(Surfaces.open_place)
     place = _call(Surfaces.place)
+    place_at = _call(Surfaces.place_at)
     link = _call(Surfaces.link)
     get_link = _call(Surfaces.get_link)
     links = _call(Surfaces.links)

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x65rmata/v1/surface.proto\x12\nfermata.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"u\n\x05Place\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07surface\x18\x02 \x01(\t\x12\x0c\n\x04team\x18\x03 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0e\n\x06thread\x18\x06 \x01(\t\x12\r\n\x05\x61gent\x18\x07 \x01(\t\"l\n\x04Link\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x12\n\ncreated_by\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb5\x01\n\x04\x43\x61rd\x12\x0f\n\x07surface\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\r\n\x05place\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0e\n\x06\x64igest\x18\x05 \x01(\t\x12\r\n\x05shown\x18\x06 \x01(\t\x12\r\n\x05\x66inal\x18\x07 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x10OpenPlaceRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12 \n\x05place\x18\x02 \x01(\x0b\x32\x11.fermata.v1.Place\"\x1f\n\x0fGetPlaceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"G\n\x11\x43reateLinkRequest\x12\x1e\n\x04link\x18\x01 \x01(\x0b\x32\x10.fermata.v1.Link\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x1e\n\x0eGetLinkRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"I\n\x10ListLinksRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"M\n\x11ListLinksResponse\x12\x1f\n\x05links\x18\x01 \x03(\x0b\x32\x10.fermata.v1.Link\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x11\x44\x65leteLinkRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteLinkResponse\"%\n\x15\x43reateLinkCodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"W\n\x16\x43reateLinkCodeResponse\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"9\n\x15RedeemLinkCodeRequest\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"T\n\x0ePutCardRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x1e\n\x04\x63\x61rd\x18\x02 \x01(\x0b\x32\x10.fermata.v1.Card\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x8d\x01\n\x10ListCardsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0f\n\x07surface\x18\x04 \x01(\t\x12\r\n\x05place\x18\x05 \x01(\t\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12\x11\n\topen_only\x18\x07 \x01(\x08\"M\n\x11ListCardsResponse\x12\x1f\n\x05\x63\x61rds\x18\x01 \x03(\x0b\x32\x10.fermata.v1.Card\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xbc\x05\n\x0eSurfaceService\x12<\n\tOpenPlace\x12\x1c.fermata.v1.OpenPlaceRequest\x1a\x11.fermata.v1.Place\x12:\n\x08GetPlace\x12\x1b.fermata.v1.GetPlaceRequest\x1a\x11.fermata.v1.Place\x12=\n\nCreateLink\x12\x1d.fermata.v1.CreateLinkRequest\x1a\x10.fermata.v1.Link\x12\x37\n\x07GetLink\x12\x1a.fermata.v1.GetLinkRequest\x1a\x10.fermata.v1.Link\x12H\n\tListLinks\x12\x1c.fermata.v1.ListLinksRequest\x1a\x1d.fermata.v1.ListLinksResponse\x12K\n\nDeleteLink\x12\x1d.fermata.v1.DeleteLinkRequest\x1a\x1e.fermata.v1.DeleteLinkResponse\x12W\n\x0e\x43reateLinkCode\x12!.fermata.v1.CreateLinkCodeRequest\x1a\".fermata.v1.CreateLinkCodeResponse\x12\x45\n\x0eRedeemLinkCode\x12!.fermata.v1.RedeemLinkCodeRequest\x1a\x10.fermata.v1.Link\x12\x37\n\x07PutCard\x12\x1a.fermata.v1.PutCardRequest\x1a\x10.fermata.v1.Card\x12H\n\tListCards\x12\x1c.fermata.v1.ListCardsRequest\x1a\x1d.fermata.v1.ListCardsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x65rmata/v1/surface.proto\x12\nfermata.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"u\n\x05Place\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07surface\x18\x02 \x01(\t\x12\x0c\n\x04team\x18\x03 \x01(\t\x12\x0f\n\x07\x63hannel\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0e\n\x06thread\x18\x06 \x01(\t\x12\r\n\x05\x61gent\x18\x07 \x01(\t\"l\n\x04Link\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tprincipal\x18\x02 \x01(\t\x12\x12\n\ncreated_by\x18\x03 \x01(\t\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb5\x01\n\x04\x43\x61rd\x12\x0f\n\x07surface\x18\x01 \x01(\t\x12\x0f\n\x07subject\x18\x02 \x01(\t\x12\r\n\x05place\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0e\n\x06\x64igest\x18\x05 \x01(\t\x12\r\n\x05shown\x18\x06 \x01(\t\x12\r\n\x05\x66inal\x18\x07 \x01(\x08\x12\x0c\n\x04\x65tag\x18\x08 \x01(\t\x12/\n\x0bupdate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x10OpenPlaceRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12 \n\x05place\x18\x02 \x01(\x0b\x32\x11.fermata.v1.Place\"A\n\x0fGetPlaceRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12 \n\x05place\x18\x02 \x01(\x0b\x32\x11.fermata.v1.Place\"G\n\x11\x43reateLinkRequest\x12\x1e\n\x04link\x18\x01 \x01(\x0b\x32\x10.fermata.v1.Link\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"\x1e\n\x0eGetLinkRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"I\n\x10ListLinksRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"M\n\x11ListLinksResponse\x12\x1f\n\x05links\x18\x01 \x03(\x0b\x32\x10.fermata.v1.Link\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"!\n\x11\x44\x65leteLinkRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteLinkResponse\"%\n\x15\x43reateLinkCodeRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"W\n\x16\x43reateLinkCodeResponse\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"9\n\x15RedeemLinkCodeRequest\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"T\n\x0ePutCardRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x1e\n\x04\x63\x61rd\x18\x02 \x01(\x0b\x32\x10.fermata.v1.Card\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"\x8d\x01\n\x10ListCardsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0f\n\x07surface\x18\x04 \x01(\t\x12\r\n\x05place\x18\x05 \x01(\t\x12\x0f\n\x07subject\x18\x06 \x01(\t\x12\x11\n\topen_only\x18\x07 \x01(\x08\"M\n\x11ListCardsResponse\x12\x1f\n\x05\x63\x61rds\x18\x01 \x03(\x0b\x32\x10.fermata.v1.Card\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xbc\x05\n\x0eSurfaceService\x12<\n\tOpenPlace\x12\x1c.fermata.v1.OpenPlaceRequest\x1a\x11.fermata.v1.Place\x12:\n\x08GetPlace\x12\x1b.fermata.v1.GetPlaceRequest\x1a\x11.fermata.v1.Place\x12=\n\nCreateLink\x12\x1d.fermata.v1.CreateLinkRequest\x1a\x10.fermata.v1.Link\x12\x37\n\x07GetLink\x12\x1a.fermata.v1.GetLinkRequest\x1a\x10.fermata.v1.Link\x12H\n\tListLinks\x12\x1c.fermata.v1.ListLinksRequest\x1a\x1d.fermata.v1.ListLinksResponse\x12K\n\nDeleteLink\x12\x1d.fermata.v1.DeleteLinkRequest\x1a\x1e.fermata.v1.DeleteLinkResponse\x12W\n\x0e\x43reateLinkCode\x12!.fermata.v1.CreateLinkCodeRequest\x1a\".fermata.v1.CreateLinkCodeResponse\x12\x45\n\x0eRedeemLinkCode\x12!.fermata.v1.RedeemLinkCodeRequest\x1a\x10.fermata.v1.Link\x12\x37\n\x07PutCard\x12\x1a.fermata.v1.PutCardRequest\x1a\x10.fermata.v1.Card\x12H\n\tListCards\x12\x1c.fermata.v1.ListCardsRequest\x1a\x1d.fermata.v1.ListCardsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,31 +41,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_OPENPLACEREQUEST']._serialized_start=486
   _globals['_OPENPLACEREQUEST']._serialized_end=554
   _globals['_GETPLACEREQUEST']._serialized_start=556
-  _globals['_GETPLACEREQUEST']._serialized_end=587
-  _globals['_CREATELINKREQUEST']._serialized_start=589
-  _globals['_CREATELINKREQUEST']._serialized_end=660
-  _globals['_GETLINKREQUEST']._serialized_start=662
-  _globals['_GETLINKREQUEST']._serialized_end=692
-  _globals['_LISTLINKSREQUEST']._serialized_start=694
-  _globals['_LISTLINKSREQUEST']._serialized_end=767
-  _globals['_LISTLINKSRESPONSE']._serialized_start=769
-  _globals['_LISTLINKSRESPONSE']._serialized_end=846
-  _globals['_DELETELINKREQUEST']._serialized_start=848
-  _globals['_DELETELINKREQUEST']._serialized_end=881
-  _globals['_DELETELINKRESPONSE']._serialized_start=883
-  _globals['_DELETELINKRESPONSE']._serialized_end=903
-  _globals['_CREATELINKCODEREQUEST']._serialized_start=905
-  _globals['_CREATELINKCODEREQUEST']._serialized_end=942
-  _globals['_CREATELINKCODERESPONSE']._serialized_start=944
-  _globals['_CREATELINKCODERESPONSE']._serialized_end=1031
-  _globals['_REDEEMLINKCODEREQUEST']._serialized_start=1033
-  _globals['_REDEEMLINKCODEREQUEST']._serialized_end=1090
-  _globals['_PUTCARDREQUEST']._serialized_start=1092
-  _globals['_PUTCARDREQUEST']._serialized_end=1176
-  _globals['_LISTCARDSREQUEST']._serialized_start=1179
-  _globals['_LISTCARDSREQUEST']._serialized_end=1320
-  _globals['_LISTCARDSRESPONSE']._serialized_start=1322
-  _globals['_LISTCARDSRESPONSE']._serialized_end=1399
-  _globals['_SURFACESERVICE']._serialized_start=1402
-  _globals['_SURFACESERVICE']._serialized_end=2102
+  _globals['_GETPLACEREQUEST']._serialized_end=621
+  _globals['_CREATELINKREQUEST']._serialized_start=623
+  _globals['_CREATELINKREQUEST']._serialized_end=694
+  _globals['_GETLINKREQUEST']._serialized_start=696
+  _globals['_GETLINKREQUEST']._serialized_end=726
+  _globals['_LISTLINKSREQUEST']._serialized_start=728
+  _globals['_LISTLINKSREQUEST']._serialized_end=801
+  _globals['_LISTLINKSRESPONSE']._serialized_start=803
+  _globals['_LISTLINKSRESPONSE']._serialized_end=880
+  _globals['_DELETELINKREQUEST']._serialized_start=882
+  _globals['_DELETELINKREQUEST']._serialized_end=915
+  _globals['_DELETELINKRESPONSE']._serialized_start=917
+  _globals['_DELETELINKRESPONSE']._serialized_end=937
+  _globals['_CREATELINKCODEREQUEST']._serialized_start=939
+  _globals['_CREATELINKCODEREQUEST']._serialized_end=976
+  _globals['_CREATELINKCODERESPONSE']._serialized_start=978
+  _globals['_CREATELINKCODERESPONSE']._serialized_end=1065
+  _globals['_REDEEMLINKCODEREQUEST']._serialized_start=1067
+  _globals['_REDEEMLINKCODEREQUEST']._serialized_end=1124
+  _globals['_PUTCARDREQUEST']._serialized_start=1126
+  _globals['_PUTCARDREQUEST']._serialized_end=1210
+  _globals['_LISTCARDSREQUEST']._serialized_start=1213
+  _globals['_LISTCARDSREQUEST']._serialized_end=1354
+  _globals['_LISTCARDSRESPONSE']._serialized_start=1356
+  _globals['_LISTCARDSRESPONSE']._serialized_end=1433
+  _globals['_SURFACESERVICE']._serialized_start=1436
+  _globals['_SURFACESERVICE']._serialized_end=2136
 # @@protoc_insertion_point(module_scope)

@@ -187,21 +187,27 @@ Global___OpenPlaceRequest: _TypeAlias = OpenPlaceRequest  # noqa: Y015
 
 @_typing.final
 class GetPlaceRequest(_message.Message):
-    """GetPlaceRequest names a place or a thread."""
+    """GetPlaceRequest names a place or a thread, or describes a place."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     NAME_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """tenants/{tenant}/places/{place}, or tenants/{tenant}/threads/{thread}"""
+    @_builtins.property
+    def place(self) -> Global___Place:
+        """Where the name is empty: the place that is there. Its surface, team, channel and message count."""
+
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
+        place: Global___Place | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["place", b"place"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "place", b"place"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

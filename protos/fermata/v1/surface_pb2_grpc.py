@@ -101,7 +101,7 @@ class SurfaceServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def GetPlace(self, request, context):
-        """GetPlace returns one place by its name, or that of a thread. NOT_FOUND (PLACE_NOT_FOUND) where there is none.
+        """GetPlace returns one place by its name, that of a thread, or where it is. NOT_FOUND (PLACE_NOT_FOUND) where there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

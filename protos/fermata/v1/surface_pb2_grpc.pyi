@@ -38,7 +38,7 @@ class SurfaceServiceStub:
     OpenPlace: _grpc.UnaryUnaryMultiCallable[_surface_pb2.OpenPlaceRequest, _surface_pb2.Place]
     """OpenPlace returns the place with its thread, and makes both at the first call. A second identical call returns the same place."""
     GetPlace: _grpc.UnaryUnaryMultiCallable[_surface_pb2.GetPlaceRequest, _surface_pb2.Place]
-    """GetPlace returns one place by its name, or that of a thread. NOT_FOUND (PLACE_NOT_FOUND) where there is none."""
+    """GetPlace returns one place by its name, that of a thread, or where it is. NOT_FOUND (PLACE_NOT_FOUND) where there is none."""
     CreateLink: _grpc.UnaryUnaryMultiCallable[_surface_pb2.CreateLinkRequest, _surface_pb2.Link]
     """CreateLink says which principal an account is; it replaces what was said before. The same call again changes nothing."""
     GetLink: _grpc.UnaryUnaryMultiCallable[_surface_pb2.GetLinkRequest, _surface_pb2.Link]
@@ -73,7 +73,7 @@ class SurfaceServiceAsyncStub(SurfaceServiceStub):
     OpenPlace: _aio.UnaryUnaryMultiCallable[_surface_pb2.OpenPlaceRequest, _surface_pb2.Place]  # type: ignore[assignment]
     """OpenPlace returns the place with its thread, and makes both at the first call. A second identical call returns the same place."""
     GetPlace: _aio.UnaryUnaryMultiCallable[_surface_pb2.GetPlaceRequest, _surface_pb2.Place]  # type: ignore[assignment]
-    """GetPlace returns one place by its name, or that of a thread. NOT_FOUND (PLACE_NOT_FOUND) where there is none."""
+    """GetPlace returns one place by its name, that of a thread, or where it is. NOT_FOUND (PLACE_NOT_FOUND) where there is none."""
     CreateLink: _aio.UnaryUnaryMultiCallable[_surface_pb2.CreateLinkRequest, _surface_pb2.Link]  # type: ignore[assignment]
     """CreateLink says which principal an account is; it replaces what was said before. The same call again changes nothing."""
     GetLink: _aio.UnaryUnaryMultiCallable[_surface_pb2.GetLinkRequest, _surface_pb2.Link]  # type: ignore[assignment]
@@ -117,7 +117,7 @@ class SurfaceServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _surface_pb2.GetPlaceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_surface_pb2.Place, _abc.Awaitable[_surface_pb2.Place]]:
-        """GetPlace returns one place by its name, or that of a thread. NOT_FOUND (PLACE_NOT_FOUND) where there is none."""
+        """GetPlace returns one place by its name, that of a thread, or where it is. NOT_FOUND (PLACE_NOT_FOUND) where there is none."""
 
     @_abc_1.abstractmethod
     def CreateLink(

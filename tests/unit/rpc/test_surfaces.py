@@ -50,6 +50,10 @@ async def test_a_place_has_one_thread_however_often_it_is_opened(bot: Any) -> No
     assert await bot.call("SurfaceService.OpenPlace", _place(agent=f"{PARENT}/agents/b")) == first
     by_thread = surface_pb2.GetPlaceRequest(name=first.thread)
     assert await bot.call("SurfaceService.GetPlace", by_thread) == first
+    there = surface_pb2.GetPlaceRequest(place=_place().place)
+    assert await bot.call("SurfaceService.GetPlace", there) == first
+    nowhere = surface_pb2.GetPlaceRequest(place=_place("18.5").place)
+    assert (await bot.refusal("SurfaceService.GetPlace", nowhere)).reason == "PLACE_NOT_FOUND"
     assert (await bot.call("SurfaceService.OpenPlace", _place("18.5"))).thread != first.thread
 
 

@@ -54,6 +54,10 @@ class SurfaceService(Service, surface_pb2_grpc.SurfaceServiceServicer):
 
     @unary
     async def GetPlace(self, request: surface_pb2.GetPlaceRequest, caller: Caller) -> surface_pb2.Place:
+        if not request.name:
+            there = places.check(request.place)
+            found = await self.plane.read(lambda connection: places.find(connection, caller.tenant, there))
+            return places.require(found, there)
         noun = "threads" if "/threads/" in request.name else "places"
         name = parse(request.name, noun)
         tenant = self.require_tenant(caller, name.tenant)
