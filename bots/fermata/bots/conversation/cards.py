@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fermata.client.names import last_part
 from fermata.client.values import JsonValue, from_struct, from_value
-from fermata.v1 import approval_pb2, run_pb2
+from fermata.v1 import agent_pb2, approval_pb2, run_pb2
 
 from .text import clean, one_line, shown
 
@@ -257,6 +258,21 @@ def _arguments(
             )
         )
     return tuple(found)
+
+
+def secrets_of(report: agent_pb2.GraphReport) -> frozenset[tuple[str, str]]:
+    """(tool, argument) of an agent's arguments that are not to be shown."""
+    found = set()
+    for tool in report.tools:
+        try:
+            schema = json.loads(tool.args_schema or "{}")
+        except ValueError:
+            continue  # no schema says anything of its arguments
+        properties = schema.get("properties") if isinstance(schema, dict) else None
+        for name, part in (properties or {}).items() if isinstance(properties, dict) else ():
+            if isinstance(part, dict) and is_secret(part):
+                found.add((tool.name, name))
+    return frozenset(found)
 
 
 def is_secret(part: Mapping[str, Any]) -> bool:

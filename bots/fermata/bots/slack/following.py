@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from contextlib import aclosing
 
-from fermata.bots.conversation.cards import Card
+from fermata.bots.conversation.cards import Card, secrets_of
 from fermata.bots.conversation.reducer import Item, apply, latch_entry
 from fermata.bots.conversation.view import CardEntry, Conversation
 from fermata.client import Client, FermataError, NotFoundError, StreamOptions
@@ -62,11 +62,14 @@ class Follower:
         self._outbox = outbox
         self._report = report
         self._targets: dict[str, int] = {}
+        self._secrets: messages.Secrets = frozenset()
 
     async def run(self) -> None:
         """Watch until cancelled. :raises FermataError: where the server refuses to tell."""
         runs = await self._client.runs.list(thread=self.place.thread, limit=5)
         self._targets = {run.name: run.last_sequence for run in runs}
+        agents = await self._client.agents.list()
+        self._secrets = frozenset().union(*(secrets_of(agent.revision.report) for agent in agents))
         self._publish()
         options = StreamOptions(patience_seconds=None)
         stream = self._client.runs.watch(thread=self.place.thread, deltas=True, options=options)
@@ -118,7 +121,7 @@ class Follower:
             return
         self._targets = {}
         self.is_caught_up.set()
-        for shown in messages.messages(self.view, last_part(self.place.agent)):
+        for shown in messages.messages(self.view, last_part(self.place.agent), self._secrets):
             self._outbox.show(self.place, shown)
 
 

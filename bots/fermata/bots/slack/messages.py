@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fermata.bots.conversation.cards import Card
+from fermata.bots.conversation.cards import REDACTED, Card
 from fermata.bots.conversation.text import one_line, short_name
 from fermata.bots.conversation.view import CardEntry, Conversation, LatchEntry, Message, Note, ToolStep
 from fermata.client.runs import TERMINAL_STATES
@@ -45,13 +45,17 @@ _MARKS = {
 }
 
 
-def messages(view: Conversation, agent: str) -> Iterator[Shown]:
+Secrets = frozenset[tuple[str, str]]
+
+
+def messages(view: Conversation, agent: str, secrets: Secrets = frozenset()) -> Iterator[Shown]:
     """All messages of a conversation, in order.
 
     :param agent: the name of the agent that speaks there.
+    :param secrets: (tool, argument) of what is not to be shown.
     """
     for run in view.sequences:
-        yield progress(view, run, agent)
+        yield progress(view, run, agent, secrets)
         for entry in view.entries:
             if isinstance(entry, CardEntry) and entry.card.run == run:
                 yield cards.approval(entry.card, evidence(view, entry.card))
@@ -59,11 +63,11 @@ def messages(view: Conversation, agent: str) -> Iterator[Shown]:
             yield said
 
 
-def progress(view: Conversation, run: str, agent: str) -> Shown:
+def progress(view: Conversation, run: str, agent: str, secrets: Secrets = frozenset()) -> Shown:
     """The message of a run that changes while it goes on."""
     state = view.states.get(run, run_pb2.RUN_STATE_QUEUED)
     steps = [entry for entry in _entries_of(view, run) if isinstance(entry, ToolStep)]
-    lines = [_step(step) for step in steps[-STEPS_SHOWN:]]
+    lines = [_step(step, secrets) for step in steps[-STEPS_SHOWN:]]
     if len(steps) > STEPS_SHOWN:
         lines.insert(0, f"… {len(steps) - STEPS_SHOWN} before")
     notes = [entry for entry in _entries_of(view, run) if isinstance(entry, Note)]
@@ -123,9 +127,7 @@ def latch(entry: LatchEntry) -> Shown:
     word = {"halting": "halting …", "holding": "holding …"}.get(entry.state, entry.state)
     found = [
         blocks.section(
-            blocks.mrkdwn(
-                f"{'🛑' if entry.halt else '⏸️'} *{word}{tail}* · {blocks.escape(entry.target)}{runs}"
-            )
+            blocks.mrkdwn(f"{'🛑' if entry.halt else '⏸️'} *{word}{tail}* · {blocks.code(entry.target)}{runs}")
         )
     ]
     if entry.steps:
@@ -168,8 +170,11 @@ def evidence(view: Conversation, card: Card) -> list[str]:
     return [*read[:3], *dict.fromkeys(cited)]
 
 
-def _step(step: ToolStep) -> str:
-    given = one_line(", ".join(f"{name}={value}" for name, value in step.arguments), ARGUMENTS_SHOWN)
+def _step(step: ToolStep, secrets: Secrets) -> str:
+    shown = (
+        f"{name}={REDACTED if (step.tool, name) in secrets else value}" for name, value in step.arguments
+    )
+    given = one_line(", ".join(shown), ARGUMENTS_SHOWN)
     tail = "" if step.state in ("running", "finished") else f"  {step.state}"
     if step.milliseconds is not None and step.state in ("finished", "failed"):
         tail += f"  {step.milliseconds:.0f} ms"

@@ -77,6 +77,7 @@ class Outbox:
         self._updates = Pace(UPDATES_PER_SECOND, UPDATES_BURST)
         self._cards: dict[_Key, surface_pb2.Card] = {}
         self._sent: dict[_Key, str] = {}
+        self._claims: dict[_Key, str] = {}
         self.delivered = 0
         self.refused = 0
 
@@ -176,6 +177,7 @@ class Outbox:
             self._updates.sent(self._clock())
         self.delivered += 1
         self._sent[key] = shown.mark
+        self._claims.pop(key, None)
         await self._record(key, card, shown, message)
 
     async def _card(self, key: _Key) -> surface_pb2.Card | None:
@@ -186,10 +188,12 @@ class Outbox:
     async def _claim(self, key: _Key, place: surface_pb2.Place, shown: Shown) -> surface_pb2.Card:
         card = surface_pb2.Card(surface=SURFACE, subject=shown.subject, place=place.name, digest=shown.digest)
         try:
-            return await self._client.surfaces.put_card(card)
+            claimed = await self._client.surfaces.put_card(card)
         except AbortedError:
             self._cards.pop(key, None)
             raise
+        self._claims[key] = claimed.etag
+        return claimed
 
     async def _take_over(
         self, key: _Key, place: surface_pb2.Place, shown: Shown, card: surface_pb2.Card
@@ -200,11 +204,16 @@ class Outbox:
         """
         age = time.time() - card.update_time.ToNanoseconds() / 1e9
         found = await self._find(place, shown.subject)
-        if not found and age < CLAIM_SECONDS:
+        # What this bot has claimed and could not post is its own to post, unless Slack took it without an answer.
+        own = self._claims.get(key) == card.etag
+        if not found and not own and age < CLAIM_SECONDS:
             raise AbortedError("Another bot is about to post it.", reason="CARD_CLAIMED")
+        if own and not found:
+            return card
         card.message = found
-        self._cards[key] = await self._client.surfaces.put_card(card)
-        return self._cards[key]
+        taken = await self._client.surfaces.put_card(card)
+        self._claims[key] = taken.etag
+        return taken
 
     async def _find(self, place: surface_pb2.Place, subject: str) -> str:
         """The message of a subject, by its marker; empty where there is none."""
@@ -227,6 +236,7 @@ class Outbox:
             thread_ts=place.message or None,
             text=shown.fallback,
             blocks=shown.marked,
+            mrkdwn=False,
             parse="none",
             link_names=False,
             unfurl_links=False,
