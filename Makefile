@@ -11,6 +11,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: $(VENV)/.runtime
 	@$(BIN)/python -m fermata.agents.factory.demo $(DEMO)
 
+## demo-slack: the factory in a Slack that others have written, on this machine (Linux x64, npm); open the page that it names
+.PHONY: demo-slack
+demo-slack: $(VENV)/.runtime $(SLACK_EMULATOR)
+	@$(BIN)/python -m fermata.agents.factory.demo.slack --emulator tests/e2e/slack/node_modules/local-slack-linux-x64/bin/local-slack \
+		--preload tests/e2e/slack/loopback.ts $(DEMO)
+
 ## test: lint, types, import rules, protos, deploy files, all tests, 500 simulated histories, and the faults that those must find
 test: check unit histories mutants slack-emulator
 	$(BIN)/python -m pytest tests/integration tests/e2e $(PYTEST)

@@ -30,7 +30,7 @@ from tests.e2e.slack.emulator import (
 )
 
 from fermata.agents.factory.client import PlantClient
-from fermata.agents.factory.demo.__main__ import _prepare
+from fermata.agents.factory.demo.__main__ import prepare
 from fermata.agents.factory.demo.narrator import Narrator
 from fermata.agents.factory.demo.processes import Plane, start_plane, start_plant, stop
 from fermata.client import Client, Connection
@@ -177,7 +177,7 @@ def factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Factory]:
 
 async def _people(factory: Factory) -> None:
     async with Client(factory.connection()) as client:
-        await _prepare(client, factory.plant_url, Narrator(Console(quiet=True)))
+        await prepare(client, factory.plant_url, Narrator(Console(quiet=True)))
         bot = await client.principals.create(
             "slack", kind=principal_pb2.PRINCIPAL_KIND_BOT, roles=[ROLES.ROLE_OPERATOR]
         )

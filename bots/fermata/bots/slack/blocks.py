@@ -7,6 +7,7 @@ astral one counts as two here, so that no way of counting finds more.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 Block = dict[str, Any]
@@ -148,7 +149,8 @@ def actions(buttons: Sequence[Block]) -> Block:
 
 def until(seconds: float) -> str:
     """A moment (seconds since 1970) for ``mrkdwn``, in each reader's own time zone."""
-    return f"<!date^{int(seconds)}^{{time_secs}}|{int(seconds)}>"
+    plainly = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    return f"<!date^{int(seconds)}^{{time_secs}}|{plainly}>"
 
 
 def of_message(blocks: list[Block]) -> list[Block]:

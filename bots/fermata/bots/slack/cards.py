@@ -92,7 +92,8 @@ def _pending(card: Card, evidence: Sequence[str]) -> list[Block]:
     if evidence:
         lines = "\n".join(f"• {one_line(line, 240)}" for line in evidence[:MAX_EVIDENCE])
         found += [blocks.section(blocks.mrkdwn("*What it is based on*")), blocks.section(blocks.plain(lines))]
-    found.append(blocks.context(*_small_print(card)))
+    # A block each: side by side they would be too narrow to read.
+    found += [blocks.context(line) for line in _small_print(card)]
     if not is_whole(card):
         found.append(
             blocks.section(

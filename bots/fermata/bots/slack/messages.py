@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from fermata.bots.conversation.cards import REDACTED, Card
@@ -35,6 +36,7 @@ _STATES = {
     run_pb2.RUN_STATE_CANCELLED: "↪️ gave way to a later message",
     run_pb2.RUN_STATE_EXPIRED: "⌛ its deadline has passed",
 }
+_PAIRS = re.compile(r'"(\w+)": "?([^"{}\[\],]+)"?(?=[,}])')
 _MARKS = {
     "running": "…",
     "finished": "✓",
@@ -122,7 +124,9 @@ def answer(view: Conversation, run: str, agent: str) -> Shown | None:
 def latch(entry: LatchEntry) -> Shown:
     """A hold's or halt's report: halting, then settled, with how fast, what was stopped, and what is in doubt."""
     done = entry.state in ("settled", "held")
-    tail = f" in {entry.milliseconds:.0f} ms" if done and entry.milliseconds else ""
+    # Where nothing was open a latch settles in its own commit.
+    fast = f" in {entry.milliseconds:.0f} ms" if entry.milliseconds >= 1 else " at once"
+    tail = fast if done else ""
     runs = f" · {entry.runs} {'run' if entry.runs == 1 else 'runs'}" if entry.runs else ""
     word = {"halting": "halting …", "holding": "holding …"}.get(entry.state, entry.state)
     found = [
@@ -157,7 +161,7 @@ def evidence(view: Conversation, card: Card) -> list[str]:
     """What the run has read and cited before it asked, newest first."""
     own = list(_entries_of(view, card.run))
     read = [
-        f"{step.tool}: {one_line(step.result, 200)}"
+        f"{step.tool}: {one_line(_flat(step.result), 200)}"
         for step in reversed(own)
         if isinstance(step, ToolStep) and step.state == "finished" and step.result
     ]
@@ -168,6 +172,12 @@ def evidence(view: Conversation, card: Card) -> list[str]:
         for citation in entry.citations
     ]
     return [*read[:3], *dict.fromkeys(cited)]
+
+
+def _flat(result: str) -> str:
+    """A tool's JSON object, which may be cut, as its names and plain values; anything else as it is."""
+    pairs = _PAIRS.findall(result) if result.startswith("{") else []
+    return ", ".join(f"{name} {value}" for name, value in pairs) or result
 
 
 def _step(step: ToolStep, secrets: Secrets) -> str:

@@ -39,7 +39,7 @@ class Shown:
     @property
     def fallback(self) -> str:
         """The text, within what Slack advises."""
-        return cut(self.text, MAX_FALLBACK)
+        return cut(self.text, MAX_FALLBACK) if self.text.strip() else "–"
 
     @property
     def mark(self) -> str:
