@@ -29,6 +29,7 @@ from tests.benchmarks.figures.inference import embed, search
 from tests.benchmarks.figures.plane import start
 from tests.benchmarks.figures.runs import approve, plain
 from tests.benchmarks.figures.series import Figure
+from tests.benchmarks.figures.slack import slack
 from tests.benchmarks.figures.table import table
 from tests.benchmarks.figures.throughput import throughput
 
@@ -36,6 +37,7 @@ GROUPS: dict[str, Measure] = {
     "plain": plain,
     "approve": approve,
     "halt": halt,
+    "slack": slack,
     "throughput": throughput,
     "embed": embed,
     "search": search,

@@ -46,6 +46,7 @@ PEOPLE = {
     "U4": ("bob", (ROLES.ROLE_OPERATOR, ROLES.ROLE_APPROVER)),
 }
 """Slack user to principal. U2 is a stranger."""
+TEAMS = ("T0SOCKET", "T0HTTP", "T0BROWSER")
 
 
 @dataclass
@@ -186,7 +187,7 @@ async def _people(factory: Factory) -> None:
         for user, (name, roles) in PEOPLE.items():
             made = await client.principals.create(name, kind=principal_pb2.PRINCIPAL_KIND_USER, roles=roles)
             factory.people_tokens[name] = made.token
-            for team in ("T0SOCKET", "T0HTTP"):
+            for team in TEAMS:
                 await client.surfaces.link(f"slack.{team}.{user}", name)
 
 
@@ -221,6 +222,20 @@ def http_mode(
         assert bot.stop() == 0, bot.said.read_text()[-3000:]
 
 
+@pytest.fixture
+async def fresh_scene(factory: Factory, tmp_path: Path) -> AsyncIterator[Scene]:
+    """A workspace in which nothing was said yet."""
+    with emulator(tmp_path, team="T0BROWSER") as at:
+        bot = _bot(factory, at, tmp_path)
+        bot.start()
+        try:
+            async with _scene(factory, (at, bot)) as found:
+                yield found
+        finally:
+            code = bot.stop()
+        assert code == 0, bot.said.read_text()[-3000:]
+
+
 @contextlib.asynccontextmanager
 async def _scene(factory: Factory, mode: tuple[Emulator, BotProcess]) -> AsyncIterator[Scene]:
     at, bot = mode
@@ -251,7 +266,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """Beside a failure, what the bot said last."""
     outcome = yield
     report = outcome.get_result()  # type: ignore[attr-defined]
-    for name in ("scene", "http_scene"):
+    for name in ("scene", "http_scene", "fresh_scene"):
         found = getattr(item, "funcargs", {}).get(name)
         if report.failed and isinstance(found, Scene):
             report.sections.append(("fermata bot slack", found.bot.said.read_text()[-6000:]))

@@ -26,21 +26,21 @@ async function picture(name) {
 }
 
 await page.goto(url);
-await ask("@fermata line 3 vibrates badly, deal with it", 0);
+await ask("@fermata set line 4 to 1200 rpm", 0);
 await seen("a card", /wants to call set_speed/);
 await page.getByRole("button", { name: "Details", exact: true }).last().scrollIntoViewIfNeeded();
 await picture("slack-card");
 await page.getByRole("button", { name: "Edit", exact: true }).last().click();
-await page.locator(".bk-select").last().selectOption("line-3");
+await page.locator(".bk-select").last().selectOption("line-4");
 const rpm = page.locator(".bk-plain-input").last();
 await rpm.fill("2900");
 await page.locator(".modal-btn.primary").click();
 await seen("a refusal in the form", /2800 rpm/);
 await picture("slack-form");
-await rpm.fill("1100");
+await rpm.fill("1150");
 await page.locator(".modal-btn.primary").click();
 await seen("the record", /approved with other arguments/);
-await seen("the answer", /verified/);
+await seen("the answer", /Done: set speed/);
 await picture("slack-record");
 await page.locator(".thread-x").click();
 await ask("@fermata stop line 2, please", 1);

@@ -124,7 +124,11 @@ async def test_a_halt_in_the_middle_of_a_write_settles_and_nothing_is_written_af
 
     await scene.slack.eventually("the write has begun", begun)
     await scene.slack.press("U1", progress, "run.halt")
-    report = await scene.slack.seen("it has settled", lambda one: "settled in" in text_of(one) or "settled at once" in text_of(one), thread=thread)
+    report = await scene.slack.seen(
+        "it has settled",
+        lambda one: "settled in" in text_of(one) or "settled at once" in text_of(one),
+        thread=thread,
+    )
     assert "ms" in text_of(report)
     assert "set_speed: " in text_of(report)
     ended = await scene.client.runs.wait(run)

@@ -17,13 +17,15 @@ SCREENSHOTS = "FERMATA_SLACK_SCREENSHOTS"
 
 @pytest.mark.ray
 @pytest.mark.timeout(300)
-async def test_a_person_asks_changes_approves_and_halts_in_a_browser(scene: Scene, tmp_path: Path) -> None:
+async def test_a_person_asks_changes_approves_and_halts_in_a_browser(
+    fresh_scene: Scene, tmp_path: Path
+) -> None:
     chromium, node = shutil.which("chromium"), shutil.which("node")
     if chromium is None or node is None:
         pytest.skip("no browser here: it needs node and chromium")
     folder = os.environ.get(SCREENSHOTS, str(tmp_path))
     person = await asyncio.create_subprocess_exec(
-        node, str(HERE / "person.mjs"), scene.slack.at.url, chromium, folder,
+        node, str(HERE / "person.mjs"), fresh_scene.slack.at.url, chromium, folder,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
@@ -38,6 +40,6 @@ async def test_a_person_asks_changes_approves_and_halts_in_a_browser(scene: Scen
         "the halt's report",
     ):
         assert f"seen: {step}\n" in said.decode()
-    line = await scene.factory.line("line-3")
-    assert abs(float(str(line["speed_setpoint_rpm"])) - 1100) < 1
-    assert (await scene.factory.line("line-2"))["state"] == "RUNNING"
+    line = await fresh_scene.factory.line("line-4")
+    assert abs(float(str(line["speed_setpoint_rpm"])) - 1150) < 1
+    assert (await fresh_scene.factory.line("line-2"))["state"] == "RUNNING"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ from fermata.bots.slack import blocks
 from fermata.bots.slack import outbox as module
 from fermata.bots.slack.outbox import Outbox
 from fermata.bots.slack.pace import Pace
-from fermata.bots.slack.shown import Shown, marker_of
+from fermata.bots.slack.shown import PEOPLE, STOPPING, Shown, marker_of
 from fermata.client import AbortedError, UnavailableError
 from fermata.v1 import surface_pb2
 
@@ -242,11 +243,11 @@ async def test_retry_after_closes_the_channel_for_as_long_as_slack_says(
     now = 100.0
     box = outbox(slack, surfaces, lambda: now)
     slack.trouble = [SlackApiError("", Answer({"Retry-After": "7"}, error="ratelimited"))]  # type: ignore[no-untyped-call]
-    box.show(PLACE, shown("one", is_urgent=True))
+    box.show(PLACE, shown("one", priority=PEOPLE))
     await until(lambda: slack.calls)
     channel = box._channels["C1"]
     await until(lambda: channel.wanted)
-    assert channel.pace.wait_seconds(now, urgent=True) == 7.0
+    assert channel.closed_until == 107.0
     now = 107.0
     channel.moved.set()
     await sent(box)
@@ -288,10 +289,37 @@ def test_a_channel_is_never_written_to_faster_than_its_pace(steps: list[tuple[fl
         assert sum(start <= at <= start + 10 for at in usual) <= 4 + 10 + 1
 
 
-def test_what_is_urgent_waits_only_where_slack_has_said_so() -> None:
-    pace = Pace(1.0, 1)
-    pace.sent(0.0)
+def test_what_is_urgent_borrows_one_burst_and_no_more() -> None:
+    pace = Pace(1.0, 2)
+    for _ in range(2):
+        assert pace.wait_seconds(0.0) == 0.0
+        pace.sent(0.0)
     assert pace.wait_seconds(0.0) == 1.0
-    assert pace.wait_seconds(0.0, urgent=True) == 0.0
-    pace.pause(0.0, 3.0)
-    assert pace.wait_seconds(1.0, urgent=True) == 2.0
+    for _ in range(2):
+        assert pace.wait_seconds(0.0, urgent=True) == 0.0
+        pace.sent(0.0)
+    assert pace.wait_seconds(0.0, urgent=True) == 1.0
+    assert pace.wait_seconds(0.0) == 3.0
+
+
+@pytest.mark.usefixtures("quick")
+async def test_a_flood_of_a_thousand_questions_loses_none_keeps_the_pace_and_lets_a_halt_through(
+    slack: Slack, surfaces: Surfaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    per_second, burst = 2000.0, 4
+    monkeypatch.setattr(module, "Pace", lambda *_: Pace(per_second, burst))
+    box = outbox(slack, surfaces)
+    began = time.monotonic()
+    for number in range(1000):
+        box.show(PLACE, shown(f"question {number}", f"a{number}", priority=PEOPLE))
+    await until(lambda: len(slack.messages) >= 20)
+    before = len(slack.messages)
+    box.show(PLACE, shown("halting", "latch", priority=STOPPING))
+    await until(lambda: "halting" in texts(slack))
+    assert len(slack.messages) <= before + 2
+    await sent(box)
+    seconds = time.monotonic() - began
+    assert sorted(texts(slack)) == sorted(["halting", *(f"question {number}" for number in range(1000))])
+    assert slack.calls.count("post") == 1001
+    assert 2 * burst + per_second * seconds + 1 >= 1001
+    await box.close()

@@ -13,7 +13,7 @@ from fermata.v1 import approval_pb2
 
 from . import blocks
 from .blocks import Block
-from .shown import Shown
+from .shown import PEOPLE, Shown
 
 PREFIX = "approval."
 ACTIONS = {
@@ -74,7 +74,7 @@ def approval(card: Card, evidence: Sequence[str] = ()) -> Shown:
         blocks=drawn,
         digest=card.digest,
         is_final=not card.is_pending,
-        is_urgent=True,
+        priority=PEOPLE,
     )
 
 

@@ -162,7 +162,9 @@ class Conversations:
         return self._places[thread]
 
     def report(self, place: surface_pb2.Place, latch: latch_pb2.Latch) -> None:
-        """Show a latch in a place, and on until it has settled."""
+        """Show a latch in a place, and on until it has settled. One of another workspace is left to that one's bot."""
+        if not self._is_own(place):
+            return
         self._outbox.show(place, messages.latch(latch_entry(latch)))
         key = (place.name, latch.name)
         task = self._reports.get(key)

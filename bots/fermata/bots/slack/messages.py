@@ -13,7 +13,7 @@ from fermata.v1 import run_pb2
 
 from . import blocks, cards
 from .blocks import Block
-from .shown import Shown
+from .shown import PEOPLE, STOPPING, Shown
 
 HALT_RUN = "run.halt"
 HOLD_RUN = "run.hold"
@@ -88,7 +88,11 @@ def progress(view: Conversation, run: str, agent: str, secrets: Secrets = frozen
             buttons.append(blocks.button("Hold", HOLD_RUN, value))
         found.append(blocks.actions(buttons))
     return Shown(
-        run, f"{blocks.escape(agent)} {word}", found, is_final=ended, is_urgent=not lines and not view.draft
+        run,
+        f"{blocks.escape(agent)} {word}",
+        found,
+        is_final=ended,
+        priority=0 if lines or view.draft else PEOPLE,
     )
 
 
@@ -153,7 +157,7 @@ def latch(entry: LatchEntry) -> Shown:
         found.append(blocks.actions([blocks.button(label, RELEASE, short_name(entry.key))]))
     text = f"{word}{tail}: {blocks.escape(entry.target)}"
     return Shown(
-        entry.key, text, found, is_final=entry.state == "released" or (done and ends), is_urgent=True
+        entry.key, text, found, is_final=entry.state == "released" or (done and ends), priority=STOPPING
     )
 
 

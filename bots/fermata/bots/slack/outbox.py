@@ -52,9 +52,10 @@ _Key = tuple[str, str]
 class _Channel:
     """What a channel waits for, in order, and its worker."""
 
-    pace: Pace = field(default_factory=Pace)
+    pace: Pace = field(default_factory=lambda: Pace())
     wanted: dict[_Key, tuple[surface_pb2.Place, Shown]] = field(default_factory=dict)
     moved: asyncio.Event = field(default_factory=asyncio.Event)
+    closed_until: float = 0.0
     failures: int = 0
     busy: bool = False
     task: asyncio.Task[None] | None = None
@@ -127,9 +128,8 @@ class Outbox:
 
     def _wait_seconds(self, key: _Key, shown: Shown, channel: _Channel) -> float:
         now = self._clock()
-        closed = channel.pace.wait_seconds(now, urgent=True)
         pace = self._updates if key in self._sent else channel.pace
-        return max(closed, pace.wait_seconds(now, urgent=shown.is_urgent))
+        return max(channel.closed_until - now, pace.wait_seconds(now, urgent=shown.priority > 0))
 
     async def _sleep_or_urgent(self, channel: _Channel, seconds: float) -> None:
         channel.moved.clear()
@@ -157,7 +157,7 @@ class Outbox:
                 max(seconds, _retry_after(failure)) if not _retry_after(failure) else _retry_after(failure)
             )
         log.info("%s is not shown yet (%s); again in %.1f s", shown.subject, _short(failure), seconds)
-        channel.pace.pause(now, seconds)
+        channel.closed_until = now + seconds
         channel.wanted.setdefault(key, (place, shown))
 
     async def _deliver(self, key: _Key, place: surface_pb2.Place, shown: Shown, channel: _Channel) -> None:
@@ -284,7 +284,8 @@ class Outbox:
 
 
 def _first(wanted: dict[_Key, tuple[surface_pb2.Place, Shown]]) -> _Key:
-    return next((key for key, (_, shown) in wanted.items() if shown.is_urgent), next(iter(wanted)))
+    """What goes next: the greatest priority, and of those what has waited longest."""
+    return max(wanted, key=lambda key: wanted[key][1].priority)
 
 
 def _retry_after(failure: SlackApiError) -> float:

@@ -1,4 +1,4 @@
-"""How fast Slack may be written to: a bucket of tokens, and the pauses that Slack asks for.
+"""How fast Slack may be written to: a bucket of tokens.
 
 Posts are limited for each channel, updates for the whole workspace (https://docs.slack.dev/apis/web-api/rate-limits).
 """
@@ -22,24 +22,17 @@ class Pace:
         self._burst = burst
         self._tokens = float(burst)
         self._at = 0.0
-        self._closed_until = 0.0
 
     def wait_seconds(self, now: float, *, urgent: bool = False) -> float:
-        """How long to wait before the next message. What is urgent waits only where Slack has said so."""
+        """How long to wait before the next message. What is urgent may borrow one burst, which the others pay back."""
         self._fill(now)
-        closed = max(0.0, self._closed_until - now)
-        if urgent or self._tokens >= 1.0:
-            return closed
-        return max(closed, (1.0 - self._tokens) / self._per_second)
+        needed = 1.0 - (self._burst if urgent else 0)
+        return max(0.0, needed - self._tokens) / self._per_second
 
     def sent(self, now: float) -> None:
-        """Count a message. An urgent one may run into debt, which the others pay back, up to one burst."""
+        """Count a message."""
         self._fill(now)
-        self._tokens = max(-float(self._burst), self._tokens - 1.0)
-
-    def pause(self, now: float, seconds: float) -> None:
-        """Slack has said Retry-After."""
-        self._closed_until = max(self._closed_until, now + seconds)
+        self._tokens -= 1.0
 
     def _fill(self, now: float) -> None:
         if now > self._at:

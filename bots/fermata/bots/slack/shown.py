@@ -9,6 +9,10 @@ from dataclasses import dataclass, field
 from .blocks import MAX_FALLBACK, Block, cut, of_message
 
 MARK_LENGTH = 16
+PEOPLE = 1
+"""Priority of what a person waits for: a question, or the sign that they were heard."""
+STOPPING = 2
+"""Priority of a hold or halt."""
 _MARKER = "fermata."
 
 
@@ -20,7 +24,7 @@ class Shown:
     :param text: for notifications and for clients without blocks; of ours, or escaped.
     :param digest: of the arguments that it shows.
     :param is_final: True where it will not change any more.
-    :param is_urgent: True where it goes ahead of the others, and of the pace.
+    :param priority: what is greater goes first; above 0 it is urgent, and may run a little ahead of the pace.
     """
 
     subject: str
@@ -28,7 +32,7 @@ class Shown:
     blocks: list[Block] = field(hash=False)
     digest: str = ""
     is_final: bool = False
-    is_urgent: bool = False
+    priority: int = 0
 
     @property
     def marked(self) -> list[Block]:
