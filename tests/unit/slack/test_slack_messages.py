@@ -252,6 +252,30 @@ def test_what_a_card_can_not_show_is_approved_in_its_details_only() -> None:
     assert "fermata approve a1" in str(modals.details(endless, modals.origin_of(endless)))
 
 
+@pytest.mark.parametrize(
+    ("kind", "decisions", "buttons"),
+    [
+        ("INPUT", ["ANSWER", "REJECT"], ["Answer", "Reject", "Details", "Halt run"]),
+        ("RECOVERY", ["IT_HAPPENED", "GIVE_UP"], ["It happened", "Give up", "Details", "Halt run"]),
+        ("RECOVERY", ["DO_AGAIN", "GIVE_UP"], ["Do it again", "Give up", "Details", "Halt run"]),
+        ("BUDGET", ["APPROVE", "REJECT"], ["Approve", "Reject", "Details", "Halt run"]),
+    ],
+)
+def test_each_kind_of_question_has_the_buttons_that_fit_it(
+    kind: str, decisions: list[str], buttons: list[str]
+) -> None:
+    card = card_of(
+        _approval(
+            kind=approval_pb2.ApprovalKind.Value(f"APPROVAL_KIND_{kind}"),
+            allowed_decisions=[approval_pb2.Decision.Value(f"DECISION_{name}") for name in decisions],
+            question={"question": "Which line?"},
+        )
+    )
+    shown = cards.approval(card)
+    assert [button["text"]["text"] for button in shown.blocks[-1]["elements"]] == buttons
+    assert "Which line?" in str(shown.blocks)
+
+
 SECRET = {
     "type": "object",
     "properties": {"pin": {"type": "string", "writeOnly": True}, "door": {"type": "string"}},

@@ -33,6 +33,8 @@ RECENT_RUNS = 200
 """Runs that a new process looks at for answers that were never posted."""
 RESTART_SECONDS = 2.0
 ACTIVE_STATES = tuple(state for state in run_pb2.RunState.values() if state and state not in TERMINAL_STATES)
+ANSWERED_STATES = TERMINAL_STATES - {run_pb2.RUN_STATE_HALTED, run_pb2.RUN_STATE_CANCELLED}
+"""Ends of which there is a message beside the run's own."""
 _APPROVALS = frozenset({run_pb2.EVENT_TYPE_APPROVAL_REQUESTED, run_pb2.EVENT_TYPE_APPROVAL_DECIDED})
 _LATCHES = frozenset(
     {
@@ -183,21 +185,21 @@ class Conversations:
 
     async def reconcile(self) -> None:
         """Go on with whatever goes on, or was not shown to its end."""
-        active = await self._client.runs.list(states=ACTIVE_STATES, limit=None)
-        recent = await self._client.runs.list(limit=RECENT_RUNS)
-        threads = {run.thread for run in [*active, *recent]}
-        opened = await self._client.surfaces.cards(surface=SURFACE, open_only=True)
-        done = {
-            card.subject
-            for card in await self._client.surfaces.cards(surface=SURFACE)
-            if card.final and card.subject.endswith("/answer")
-        }
-        unanswered = {run.thread for run in recent if f"{run.name}/answer" not in done}
-        for thread in threads & (unanswered | {run.thread for run in active}):
-            if (place := await self.place_of(thread)) is not None:
+        for run in await self._client.runs.list(states=ACTIVE_STATES, limit=None):
+            if (place := await self.place_of(run.thread)) is not None:
                 self.follow(place)
-        for card in opened:
+        for card in await self._client.surfaces.cards(surface=SURFACE, open_only=True):
             await self._take_up(card)
+
+    async def catch_up(self) -> None:
+        """At the start of a process: find runs that have ended while no bot was there to say so."""
+        for run in await self._client.runs.list(limit=RECENT_RUNS):
+            place = await self.place_of(run.thread)
+            if place is None or run.state not in ANSWERED_STATES:
+                continue
+            subject = messages.answer_of(run.name)
+            if not await self._client.surfaces.cards(surface=SURFACE, subject=subject, limit=1):
+                self.follow(place)
 
     async def watch_approvals(self) -> None:
         """Follow every conversation in which somebody is asked, also one that another process has begun. Until cancelled."""

@@ -96,12 +96,17 @@ def progress(view: Conversation, run: str, agent: str, secrets: Secrets = frozen
     )
 
 
+def answer_of(run: str) -> str:
+    """What the message of a run's answer shows."""
+    return f"{run}/answer"
+
+
 def answer(view: Conversation, run: str, agent: str) -> Shown | None:
     """What a run has come to, when it has ended: its answer with citations, or why there is none."""
     state = view.states.get(run)
     if state not in TERMINAL_STATES or state == run_pb2.RUN_STATE_CANCELLED:
         return None
-    subject = f"{run}/answer"
+    subject = answer_of(run)
     own = list(_entries_of(view, run))
     if state != run_pb2.RUN_STATE_SUCCEEDED:
         if state == run_pb2.RUN_STATE_HALTED:

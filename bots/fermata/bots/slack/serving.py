@@ -104,8 +104,12 @@ async def _again(work: Any) -> None:
 
 
 async def _reconcile(bot: Bot) -> None:
+    begun = False
     while True:
         try:
+            if not begun:
+                await bot.conversations.catch_up()
+                begun = True
             await bot.conversations.reconcile()
         except FermataError as failure:
             log.warning("what goes on can't be read: %s", failure)
