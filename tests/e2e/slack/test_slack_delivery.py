@@ -14,7 +14,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from tests.e2e.slack.conftest import Scene
+from tests.e2e.slack.conftest import BotProcess, Scene
 from tests.e2e.slack.emulator import BOT, CHANNEL, button, text_of
 
 from fermata.bots.slack.shown import marker_of
@@ -69,6 +69,28 @@ async def test_a_server_that_is_killed_between_card_and_click_is_waited_for(scen
     answer = marker_of(f"{approval.run}/answer")
     await scene.slack.seen("the answer", lambda one: _marker(one) == answer, thread=thread)
     await _require_no_twins(scene, thread)
+
+
+async def test_two_bots_in_one_workspace_are_as_one(fresh_scene: Scene) -> None:
+    # The emulator tells each connection of everything, so both do all of it.
+    second = BotProcess(fresh_scene.bot.command, fresh_scene.bot.environment, fresh_scene.bot.said)
+    second.start()
+    try:
+        thread = await fresh_scene.slack.say("U1", f"<@{BOT}> set line 2 to 1280 rpm")
+        card = await fresh_scene.card(thread, "set_speed")
+        approval = await fresh_scene.approval(card)
+        writes = await fresh_scene.factory.writes()
+        await fresh_scene.slack.press("U1", card, "approval.approve")
+        ended = await fresh_scene.client.runs.wait(approval.run)
+        assert ended.state == run_pb2.RUN_STATE_SUCCEEDED
+        assert await fresh_scene.factory.writes() == writes + 1
+        answer = marker_of(f"{approval.run}/answer")
+        await fresh_scene.slack.seen("the answer", lambda one: _marker(one) == answer, thread=thread)
+        assert len(await fresh_scene.client.runs.list(thread=ended.thread)) == 1
+        assert not [one for one in await fresh_scene.slack.messages() if one.get("ephemeral_to")]
+    finally:
+        assert second.stop() == 0
+    await _require_no_twins(fresh_scene, thread)
 
 
 async def test_one_message_is_one_run_however_often_it_is_told(http_scene: Scene) -> None:
@@ -196,3 +218,36 @@ async def _send(
         http.post(url, data=altered or body, headers=headers) as answer,
     ):
         return answer.status
+
+
+async def test_a_check_tries_the_tokens_and_the_bot_answers_for_its_health(fresh_scene: Scene) -> None:
+    command = [word for word in fresh_scene.bot.command if word != "--json"]
+    tried = await asyncio.create_subprocess_exec(
+        *command, "--check",
+        env={**os.environ, **fresh_scene.bot.environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    said, trouble = await tried.communicate()
+    assert tried.returncode == 0, trouble.decode()
+    for words in (
+        "Slack takes the bot token",
+        "Socket Mode is on",
+        "principals/slack",
+        "no right to decide by itself",
+    ):
+        assert words in said.decode()
+    # The emulator does not say which scopes a token has; that is told, and not taken for a yes.
+    assert "? its scopes" in said.decode()
+    assert "xoxb" not in said.decode() + trouble.decode()
+    healthy = BotProcess(
+        [*fresh_scene.bot.command, "--health-port", "0"], fresh_scene.bot.environment, fresh_scene.bot.said
+    )
+    healthy.start()
+    try:
+        url = f"http://127.0.0.1:{healthy.ready['health_port']}/healthz"
+        async with aiohttp.ClientSession() as http, http.get(url) as answer:
+            assert answer.status == 200
+            assert (await answer.json())["ok"] is True
+    finally:
+        assert healthy.stop() == 0
