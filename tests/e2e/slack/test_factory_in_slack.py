@@ -178,13 +178,11 @@ async def test_the_story_by_direct_message_over_signed_requests(http_scene: Scen
     )
     await slack.say("U1", "set line 4 to 1350 rpm", channel=channel)
     card = await http_scene.card("", "set_speed", channel=channel)
+    approval = await http_scene.approval(card)
     await slack.press("U2", card, "approval.approve")
     await slack.seen("a notice", lambda one: "not linked" in text_of(one), channel=channel)
     await slack.press("U1", card, "approval.approve")
-    approval = await http_scene.client.approvals.list(
-        states=[approval_pb2.APPROVAL_STATE_APPROVED], limit=None
-    )
-    run = await http_scene.client.runs.wait(approval[-1].run)
+    run = await http_scene.client.runs.wait(approval.run)
     assert run.state == run_pb2.RUN_STATE_SUCCEEDED
     assert abs(float(str((await http_scene.factory.line("line-4"))["speed_setpoint_rpm"])) - 1350) < 1
     await slack.seen("the record", lambda one: "approved by ann" in text_of(one), channel=channel)

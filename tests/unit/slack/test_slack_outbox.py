@@ -64,6 +64,7 @@ class Slack:
 
     async def _pass(self, call: str) -> None:
         self.calls.append(call)
+        await asyncio.sleep(0)
         if self.gate is not None:
             await self.gate.wait()
         if self.trouble:
@@ -252,6 +253,26 @@ async def test_retry_after_closes_the_channel_for_as_long_as_slack_says(
     channel.moved.set()
     await sent(box)
     assert texts(slack) == ["one"]
+    await box.close()
+
+
+async def test_what_nobody_waits_for_changes_once_a_second_and_its_end_is_shown_at_once(
+    slack: Slack, surfaces: Surfaces
+) -> None:
+    now = 100.0
+    box = outbox(slack, surfaces, lambda: now)
+    box.show(PLACE, shown("one"))
+    await sent(box)
+    box.show(PLACE, shown("two"))
+    channel = box._channels["C1"]
+    assert box._next(channel)[1] == 1.0
+    # Others do not wait behind it.
+    box.show(PLACE, shown("other", "tenants/default/runs/r2"))
+    await until(lambda: "other" in texts(slack))
+    assert texts(slack) == ["one", "other"]
+    box.show(PLACE, shown("the end", is_final=True))
+    await sent(box)
+    assert texts(slack) == ["the end", "other"]
     await box.close()
 
 

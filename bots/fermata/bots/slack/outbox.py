@@ -28,6 +28,8 @@ log = logging.getLogger(__name__)
 SURFACE = "slack"
 CLAIM_SECONDS = 15.0
 """After so long without its message a claim counts as that of a bot that has died."""
+CHANGE_SECONDS = 1.0
+"""Between two changes of a message that nobody waits for: what a model writes comes faster than anybody reads."""
 RETRY_SECONDS = 1.0
 RETRY_MOST_SECONDS = 30.0
 SEARCHED = 200
@@ -79,6 +81,7 @@ class Outbox:
         self._cards: dict[_Key, surface_pb2.Card] = {}
         self._sent: dict[_Key, str] = {}
         self._claims: dict[_Key, str] = {}
+        self._changed: dict[_Key, float] = {}
         self.delivered = 0
         self.refused = 0
 
@@ -110,9 +113,8 @@ class Outbox:
             if not channel.wanted:
                 channel.moved.clear()
                 await channel.moved.wait()
-            key = _first(channel.wanted)
+            key, wait = self._next(channel)
             place, shown = channel.wanted[key]
-            wait = self._wait_seconds(key, shown, channel)
             if wait > 0:
                 await self._sleep_or_urgent(channel, wait)
                 continue
@@ -126,10 +128,20 @@ class Outbox:
             finally:
                 channel.busy = False
 
-    def _wait_seconds(self, key: _Key, shown: Shown, channel: _Channel) -> float:
+    def _next(self, channel: _Channel) -> tuple[_Key, float]:
+        """What goes next, and in how many seconds: the greatest priority, of those what may go soonest, then what came first."""
         now = self._clock()
-        pace = self._updates if key in self._sent else channel.pace
-        return max(channel.closed_until - now, pace.wait_seconds(now, urgent=shown.priority > 0))
+        posts, updates = _waits(channel.pace, now), _waits(self._updates, now)
+
+        def wait_seconds(key: _Key, shown: Shown) -> float:
+            calm = 0.0 if shown.priority or shown.is_final else CHANGE_SECONDS
+            rest = self._changed.get(key, now - calm) + calm - now
+            pace = updates if key in self._sent else posts
+            return max(channel.closed_until - now, rest, pace[shown.priority > 0])
+
+        waits = {key: wait_seconds(key, shown) for key, (_, shown) in channel.wanted.items()}
+        key = max(waits, key=lambda key: (channel.wanted[key][1].priority, -waits[key]))
+        return key, waits[key]
 
     async def _sleep_or_urgent(self, channel: _Channel, seconds: float) -> None:
         channel.moved.clear()
@@ -178,6 +190,7 @@ class Outbox:
         self.delivered += 1
         self._sent[key] = shown.mark
         self._claims.pop(key, None)
+        self._changed[key] = self._clock()
         await self._record(key, card, shown, message)
 
     async def _card(self, key: _Key) -> surface_pb2.Card | None:
@@ -276,6 +289,7 @@ class Outbox:
             return
         if shown.is_final:
             self._cards.pop(key, None)
+            self._changed.pop(key, None)
 
     def _keep(self, key: _Key, card: surface_pb2.Card, shown: Shown) -> None:
         self._sent[key] = shown.mark
@@ -283,9 +297,9 @@ class Outbox:
             self._cards[key] = card
 
 
-def _first(wanted: dict[_Key, tuple[surface_pb2.Place, Shown]]) -> _Key:
-    """What goes next: the greatest priority, and of those what has waited longest."""
-    return max(wanted, key=lambda key: wanted[key][1].priority)
+def _waits(pace: Pace, now: float) -> dict[bool, float]:
+    """Seconds to wait, by whether it is urgent."""
+    return {urgent: pace.wait_seconds(now, urgent=urgent) for urgent in (False, True)}
 
 
 def _retry_after(failure: SlackApiError) -> float:
