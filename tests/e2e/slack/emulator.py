@@ -72,7 +72,7 @@ class Emulator:
 
 @contextlib.contextmanager
 def emulator(
-    folder: Path, *, team: str, request_url: str = "", port: int | None = None
+    folder: Path, *, team: str, request_url: str = "", port: int | None = None, channels: int = 1
 ) -> Iterator[Emulator]:
     """Start one. ``request_url``: where it sends events; Socket Mode where empty."""
     port = port or free_port()
@@ -94,7 +94,10 @@ def emulator(
                     {"id": "U3", "name": "viewer", "real_name": "Viewer"},
                     {"id": "U4", "name": "approver", "real_name": "Second approver"},
                 ],
-                "channels": [{"id": CHANNEL, "name": "line-3", "members": ["U1", "U2", "U3", "U4", BOT]}],
+                "channels": [
+                    {"id": f"C{n}", "name": f"line-{n + 2}", "members": ["U1", "U2", "U3", "U4", BOT]}
+                    for n in range(1, channels + 1)
+                ],
             }
         )
     )
