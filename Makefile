@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SLACK_EMULATOR := tests/e2e/slack/node_modules/.package-lock.json
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 .PHONY: demo test unit histories mutants chaos prove check lint types imports protos bench lock clean
@@ -10,8 +11,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 demo: $(VENV)/.runtime
 	@$(BIN)/python -m fermata.agents.factory.demo $(DEMO)
 
+## demo-slack: the factory in a Slack that others have written, on this machine (Linux x64, npm); open the page that it names
+.PHONY: demo-slack
+demo-slack: $(VENV)/.runtime $(SLACK_EMULATOR)
+	@$(BIN)/python -m fermata.agents.factory.demo.slack --emulator tests/e2e/slack/node_modules/local-slack-linux-x64/bin/local-slack \
+		--preload tests/e2e/slack/loopback.ts $(DEMO)
+
 ## test: lint, types, import rules, protos, deploy files, all tests, 500 simulated histories, the faults that those must find, and 10 rounds of chaos
-test: check unit histories mutants
+test: check unit histories mutants slack-emulator
 	$(BIN)/python -m pytest tests/integration tests/e2e $(PYTEST)
 	$(BIN)/python -m pytest tests/chaos $(CHAOS)
 
@@ -60,6 +67,17 @@ deploy-lint: $(VENV)/.dev
 	$(BIN)/hadolint deploy/Dockerfile
 	$(BIN)/python deploy/check_compose.py
 
+## slack-emulator: what the tests in a Slack workspace need, where npm is there (Linux x64)
+.PHONY: slack-emulator
+slack-emulator:
+	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(SLACK_EMULATOR); \
+	elif [ -n "$$FERMATA_REQUIRE_SLACK_EMULATOR" ]; then echo "npm is missing, and this run must try Slack"; exit 1; \
+	else echo "npm is missing: the tests in a Slack workspace are skipped"; fi
+
+$(SLACK_EMULATOR): tests/e2e/slack/package-lock.json
+	npm ci --ignore-scripts --no-audit --no-fund --prefix tests/e2e/slack
+	@touch $@
+
 ## bench: one table of figures, with peers measured in the same run
 bench: $(VENV)/.dev .peers/.installed
 	$(BIN)/python tests/benchmarks/run.py $(BENCH)
@@ -93,4 +111,4 @@ $(VENV)/.dev: requirements-dev.lock $(VENV)/.runtime
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) tests/e2e/slack/node_modules build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

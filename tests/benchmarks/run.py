@@ -32,6 +32,7 @@ from tests.benchmarks.figures.plane import start
 from tests.benchmarks.figures.queue import queue
 from tests.benchmarks.figures.runs import approve, plain
 from tests.benchmarks.figures.series import Figure
+from tests.benchmarks.figures.slack import slack
 from tests.benchmarks.figures.soak import soak
 from tests.benchmarks.figures.table import table
 from tests.benchmarks.figures.throughput import throughput
@@ -41,6 +42,7 @@ GROUPS: dict[str, Measure] = {
     "plain": plain,
     "approve": approve,
     "halt": halt,
+    "slack": slack,
     "throughput": throughput,
     "embed": embed,
     "search": search,

@@ -14,6 +14,7 @@ from .policies import Policies
 from .principals import Principals
 from .retry import RetryPolicy
 from .runs import Runs
+from .surfaces import Surfaces
 from .threads import Threads
 from .transport import DEADLINE_SECONDS, Transport
 from .workers import Workers
@@ -55,6 +56,7 @@ class Client:
         self.collections = Collections(self.transport)
         self.models = Models(self.transport)
         self.principals = Principals(self.transport)
+        self.surfaces = Surfaces(self.transport)
         self.workers = Workers(self.transport)
 
     @property

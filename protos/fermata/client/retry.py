@@ -19,6 +19,9 @@ from .errors import FermataError
 READS = ("Get", "List", "Search", "Test", "Embed", "Watch")
 """First words of the methods that change nothing."""
 
+IDEMPOTENT = ("Open",)
+"""First words of the methods that say in the API that doing them twice is as doing them once."""
+
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
@@ -62,4 +65,4 @@ def prepare(method: str, request: Message) -> bool:
         if not getattr(request, "request_id", ""):
             setattr(request, "request_id", str(uuid.uuid4()))  # noqa: B010 - not every Message has the field
         return True
-    return method.startswith(READS)
+    return method.startswith((*READS, *IDEMPOTENT))

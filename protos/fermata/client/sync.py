@@ -25,6 +25,7 @@ from .policies import Policies
 from .principals import Principals
 from .retry import RetryPolicy
 from .runs import Runs
+from .surfaces import Surfaces
 from .threads import Threads
 from .transport import DEADLINE_SECONDS
 from .workers import Workers
@@ -240,6 +241,22 @@ class SyncPrincipals(_Blocking[Principals]):
     delete = _call(Principals.delete)
 
 
+class SyncSurfaces(_Blocking[Surfaces]):
+    """``Surfaces``, blocking."""
+
+    open_place = _call(Surfaces.open_place)
+    place = _call(Surfaces.place)
+    place_at = _call(Surfaces.place_at)
+    link = _call(Surfaces.link)
+    get_link = _call(Surfaces.get_link)
+    links = _call(Surfaces.links)
+    unlink = _call(Surfaces.unlink)
+    link_code = _call(Surfaces.link_code)
+    redeem = _call(Surfaces.redeem)
+    put_card = _call(Surfaces.put_card)
+    cards = _call(Surfaces.cards)
+
+
 class SyncWorkers(_Blocking[Workers]):
     """``Workers``, blocking."""
 
@@ -278,6 +295,7 @@ class SyncClient:
         self.collections = SyncCollections(client.collections, loop)
         self.models = SyncModels(client.models, loop)
         self.principals = SyncPrincipals(client.principals, loop)
+        self.surfaces = SyncSurfaces(client.surfaces, loop)
         self.workers = SyncWorkers(client.workers, loop)
 
     @property

@@ -417,7 +417,7 @@ class DecideApprovalRequest(_message.Message):
     request_id: _builtins.str
     """Makes a retry safe."""
     on_behalf_of: _builtins.str
-    """For bots: the person who decided."""
+    """For bots: the person who decided, by the name of the principal or of the link of an account."""
     @_builtins.property
     def edited_args(self) -> _struct_pb2.Struct:
         """For an EDIT: all the arguments, as they shall be."""

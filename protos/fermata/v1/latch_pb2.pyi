@@ -340,7 +340,7 @@ class CreateLatchRequest(_message.Message):
     request_id: _builtins.str
     """Makes a retry safe."""
     on_behalf_of: _builtins.str
-    """For bots: the person who wants it."""
+    """For bots: the person who wants it, by the name of the principal or of the link of an account."""
     @_builtins.property
     def latch(self) -> Global___Latch:
         """The latch."""
@@ -513,7 +513,7 @@ class ReleaseLatchRequest(_message.Message):
     request_id: _builtins.str
     """Makes a retry safe."""
     on_behalf_of: _builtins.str
-    """For bots: the person who wants it."""
+    """For bots: the person who wants it, by the name of the principal or of the link of an account."""
     def __init__(
         self,
         *,

@@ -582,7 +582,7 @@ class CreateRunRequest(_message.Message):
     request_id: _builtins.str
     """Makes a retry safe: a UUID of the caller's."""
     on_behalf_of: _builtins.str
-    """For bots: the principal for whom this is asked."""
+    """For bots: the person for whom this is asked, by the name of the principal or of the link of an account."""
     priority: _builtins.int
     """From -100 to 100; of a tenant's waiting runs those with a greater number are leased first."""
     multitask_strategy: _thread_pb2.MultitaskStrategy.ValueType

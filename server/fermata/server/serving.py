@@ -31,6 +31,7 @@ from fermata.server.rpc.once import sweep_requests
 from fermata.server.rpc.policy import PolicyService
 from fermata.server.rpc.principals import PrincipalService
 from fermata.server.rpc.runs import RunService
+from fermata.server.rpc.surfaces import SurfaceService
 from fermata.server.rpc.threads import ThreadService
 from fermata.server.rpc.workers import WorkerService
 from fermata.server.settings import ServerSettings, write_private
@@ -52,6 +53,8 @@ from fermata.v1 import (
     principal_pb2_grpc,
     run_pb2,
     run_pb2_grpc,
+    surface_pb2,
+    surface_pb2_grpc,
     thread_pb2,
     thread_pb2_grpc,
     worker_pb2,
@@ -151,6 +154,7 @@ def add_services(server: grpc.aio.Server, plane: ControlPlane, callers: Callers,
     collection_pb2_grpc.add_CollectionServiceServicer_to_server(collections, server)
     model_pb2_grpc.add_ModelServiceServicer_to_server(ModelService(plane, callers), server)
     principal_pb2_grpc.add_PrincipalServiceServicer_to_server(PrincipalService(plane, callers), server)
+    surface_pb2_grpc.add_SurfaceServiceServicer_to_server(SurfaceService(plane, callers), server)
     worker_pb2_grpc.add_WorkerServiceServicer_to_server(
         WorkerService(plane, callers, collections.search_for_run), server
     )
@@ -166,6 +170,7 @@ def add_services(server: grpc.aio.Server, plane: ControlPlane, callers: Callers,
             collection_pb2,
             model_pb2,
             principal_pb2,
+            surface_pb2,
             worker_pb2,
         )
         for service in module.DESCRIPTOR.services_by_name

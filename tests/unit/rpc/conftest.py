@@ -38,6 +38,7 @@ from fermata.v1 import (
     principal_pb2_grpc,
     run_pb2,
     run_pb2_grpc,
+    surface_pb2_grpc,
     thread_pb2_grpc,
     worker_pb2,
     worker_pb2_grpc,
@@ -56,6 +57,7 @@ STUBS = {
     "PolicyService": policy_pb2_grpc.PolicyServiceStub,
     "PrincipalService": principal_pb2_grpc.PrincipalServiceStub,
     "RunService": run_pb2_grpc.RunServiceStub,
+    "SurfaceService": surface_pb2_grpc.SurfaceServiceStub,
     "ThreadService": thread_pb2_grpc.ThreadServiceStub,
     "WorkerService": worker_pb2_grpc.WorkerServiceStub,
 }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from fermata.client.names import last_part
 from fermata.client.values import JsonValue, from_struct, from_value
-from fermata.v1 import approval_pb2, run_pb2
+from fermata.v1 import agent_pb2, approval_pb2, run_pb2
 
 from .text import clean, one_line, shown
 
@@ -27,16 +29,55 @@ STATES = {
 }
 
 
+KINDS = {
+    approval_pb2.APPROVAL_KIND_INPUT: "Question",
+    approval_pb2.APPROVAL_KIND_RECOVERY: "Recovery",
+    approval_pb2.APPROVAL_KIND_BUDGET: "Budget",
+}
+"""The word for a card of each kind; every other is an approval."""
+REDACTED = "••••••"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """Something that a person may do about a card: a button on one surface, a word to type on another.
+
+    :param word: what is typed for it.
+    :param key: a letter that is short for the word; empty where there is none.
+    :param label: what a button says.
+    :param decision: what it decides; unspecified for what decides nothing.
+    """
+
+    word: str
+    key: str
+    label: str
+    decision: approval_pb2.Decision.ValueType = approval_pb2.DECISION_UNSPECIFIED
+
+
+_DECIDING = (
+    Choice("approve", "a", "Approve", approval_pb2.DECISION_APPROVE),
+    Choice("answer", "", "Answer", approval_pb2.DECISION_ANSWER),
+    Choice("edit", "e", "Edit", approval_pb2.DECISION_EDIT),
+    Choice("reject", "r", "Reject", approval_pb2.DECISION_REJECT),
+    Choice("happened", "", "It happened", approval_pb2.DECISION_IT_HAPPENED),
+    Choice("again", "", "Do it again", approval_pb2.DECISION_DO_AGAIN),
+    Choice("give up", "", "Give up", approval_pb2.DECISION_GIVE_UP),
+)
+DETAILS = Choice("details", "d", "Details")
+HALT = Choice("halt", "h", "Halt run")
+
+
 @dataclass(frozen=True, slots=True)
 class Argument:
     """One argument: ``text`` is its value as shown, with hidden characters exposed; ``value`` is what it
-    is."""
+    is. ``is_secret``: the tool's schema says that its value is not for eyes, so ``text`` does not have it."""
 
     name: str
     text: str
     value: JsonValue
     description: str = ""
     was: str = ""
+    is_secret: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +91,7 @@ class Card:
     :param rule: which rule asks, and for what reason.
     :param expires_at: seconds since 1970; 0 where it does not expire.
     :param outcome: empty while pending; then what was decided, by whom, with which comment.
+    :param decided_at: seconds since 1970; 0 while pending.
     :param schema: JSON schema of the arguments.
     :param decisions: what may be decided.
     """
@@ -72,6 +114,7 @@ class Card:
     still_needed: int = 1
     expires_at: float = 0.0
     outcome: str = ""
+    decided_at: float = 0.0
     schema: dict[str, Any] = field(default_factory=dict, hash=False)
     decisions: frozenset[approval_pb2.Decision.ValueType] = frozenset()
 
@@ -81,9 +124,42 @@ class Card:
         return self.state == approval_pb2.APPROVAL_STATE_PENDING
 
     @property
+    def title(self) -> str:
+        """The card's kind in a word."""
+        return KINDS.get(self.kind, "Approval")
+
+    @property
+    def choices(self) -> tuple[Choice, ...]:
+        """What may be done about it while it is pending, in the order in which it is offered."""
+        if not self.is_pending:
+            return ()
+        deciding = tuple(choice for choice in _DECIDING if choice.decision in self.decisions)
+        return (*deciding, DETAILS, HALT)
+
+    @property
+    def sentence(self) -> str:
+        """What would be done, on what, by which agent."""
+        if self.kind not in (approval_pb2.APPROVAL_KIND_ACTION, approval_pb2.APPROVAL_KIND_UNSPECIFIED):
+            return self.question
+        given = ", ".join(f"{argument.name} = {argument.text}" for argument in self.arguments)
+        return f"{self.agent} wants to call {self.tool}" + (f" with {given}." if given else ".")
+
+    @property
     def args(self) -> dict[str, JsonValue]:
         """The arguments as they are."""
         return {argument.name: argument.value for argument in self.arguments}
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The arguments as they are shown."""
+        return {argument.name: argument.text for argument in self.arguments}
+
+    @property
+    def shown_args(self) -> dict[str, JsonValue]:
+        """The arguments as they are, but for those that are not for eyes."""
+        return {
+            argument.name: REDACTED if argument.is_secret else argument.value for argument in self.arguments
+        }
 
     def seconds_left(self, now: float) -> float | None:
         """Seconds until it expires at ``now`` (since 1970); None where it does not expire."""
@@ -117,6 +193,7 @@ def card_of(approval: approval_pb2.Approval) -> Card:
         still_needed=max(1, approval.required_count or 1) - len(approval.approved_by),
         expires_at=approval.expire_time.ToNanoseconds() / 1e9 if approval.HasField("expire_time") else 0.0,
         outcome=_outcome(approval),
+        decided_at=approval.decide_time.ToNanoseconds() / 1e9 if approval.HasField("decide_time") else 0.0,
         schema=schema,
         decisions=frozenset(approval.allowed_decisions),
     )
@@ -169,8 +246,38 @@ def _arguments(
         description = part.get("description", "") if isinstance(part, dict) else ""
         value = edited.get(name, values.get(name)) if edited else values.get(name)
         was = shown(values.get(name)) if edited and values.get(name) != value else ""
-        found.append(Argument(one_line(name, 60), shown(value), value, one_line(str(description), 120), was))
+        secret = isinstance(part, dict) and is_secret(part)
+        found.append(
+            Argument(
+                one_line(name, 60),
+                REDACTED if secret else shown(value),
+                value,
+                one_line(str(description), 120),
+                REDACTED if secret and was else was,
+                secret,
+            )
+        )
     return tuple(found)
+
+
+def secrets_of(report: agent_pb2.GraphReport) -> frozenset[tuple[str, str]]:
+    """(tool, argument) of an agent's arguments that are not to be shown."""
+    found = set()
+    for tool in report.tools:
+        try:
+            schema = json.loads(tool.args_schema or "{}")
+        except ValueError:
+            continue  # no schema says anything of its arguments
+        properties = schema.get("properties") if isinstance(schema, dict) else None
+        for name, part in (properties or {}).items() if isinstance(properties, dict) else ():
+            if isinstance(part, dict) and is_secret(part):
+                found.add((tool.name, name))
+    return frozenset(found)
+
+
+def is_secret(part: Mapping[str, Any]) -> bool:
+    """True where a tool's schema says that an argument is not to be shown, as pydantic's ``SecretStr`` does."""
+    return part.get("writeOnly") is True or part.get("format") == "password"
 
 
 def _outcome(approval: approval_pb2.Approval) -> str:

@@ -18,7 +18,7 @@ from referencing.exceptions import Unresolvable
 from fermata.client import LocalError
 from fermata.client.values import JsonValue
 
-from .text import one_line
+from .text import one_line, shown
 
 _TRUE = frozenset({"true", "yes", "on"})
 _FALSE = frozenset({"false", "no", "off"})
@@ -96,6 +96,17 @@ def check(arguments: Mapping[str, JsonValue], schema: Mapping[str, Any]) -> None
     if problem is not None:
         where = ".".join(str(part) for part in problem.absolute_path)
         raise EditError(where, f"{where + ': ' if where else ''}{one_line(problem.message)}")
+
+
+def options_of(name: str, schema: Mapping[str, Any]) -> list[str]:
+    """The values among which the argument ``name`` is chosen, as they are shown; none where it is free."""
+    known = schema.get("properties", {})
+    types, options = _wanted(known.get(name, {}) if isinstance(known, Mapping) else {}, schema)
+    if not options and types == {"boolean"}:
+        options = [True, False]
+    if options and types - {"null"} and len(types - {"null"}) > 1:
+        return []  # an enum beside other types does not list all that may be said
+    return [shown(cast("JsonValue", option)) for option in options]
 
 
 def _wanted(part: object, root: Mapping[str, Any], depth: int = 0) -> tuple[set[str], list[object]]:

@@ -162,7 +162,11 @@ def _event(view: Conversation, event: run_pb2.Event) -> Conversation:
     if event.sequence <= view.sequences.get(event.run, 0):
         return view
     facts = from_struct(event.data)
-    view = replace(view, sequences={**view.sequences, event.run: event.sequence})
+    view = replace(
+        view,
+        sequences={**view.sequences, event.run: event.sequence},
+        states={**view.states, event.run: event.state},
+    )
     if event.run == view.run or _is_now_present(view, event, facts):
         view = replace(view, run=event.run, state=event.state)
     key = f"{event.run}/events/{event.sequence}"

@@ -103,7 +103,9 @@ class Conversation:
     :param draft: what the agent is writing just now; replaced by its message.
     :param pending: names of approvals that wait for a person, oldest first; their cards may still be on the
         way.
-    :param answers: the texts that the latest run has shown, to leave out repeats.
+    :param sequences: of each run, the last event that the view has seen.
+    :param inputs: the texts that began the runs, to leave out repeats.
+    :param states: of each run, its state.
     """
 
     run: str = ""
@@ -113,6 +115,7 @@ class Conversation:
     pending: tuple[str, ...] = ()
     sequences: dict[str, int] = field(default_factory=dict, hash=False)
     inputs: dict[str, JsonValue] = field(default_factory=dict, hash=False)
+    states: dict[str, run_pb2.RunState.ValueType] = field(default_factory=dict, hash=False)
 
     @property
     def is_active(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from . import agents, approvals, chat, knowledge, latches, policies, principals, runs, server
+from . import agents, approvals, bots, chat, knowledge, latches, policies, principals, runs, server
 from .session import Settings
 
 app = typer.Typer(
@@ -42,5 +42,5 @@ def options(
     context.obj = Settings(address, token_file, ca_file, tenant, data)
 
 
-for module in (chat, runs, approvals, latches, agents, knowledge, policies, principals, server):
+for module in (chat, runs, approvals, latches, agents, knowledge, policies, principals, bots, server):
     module.register(app)

@@ -18,7 +18,7 @@ from rich.text import Text
 from fermata.bots.conversation.cards import Card, card_of
 from fermata.bots.conversation.editing import EditError, check, edited, typed
 from fermata.bots.conversation.intents import Command, Decide, intent_of
-from fermata.bots.conversation.text import clean, exposed, one_line, shown
+from fermata.bots.conversation.text import clean, exposed, one_line
 from fermata.bots.conversation.view import CardEntry, Conversation
 from fermata.client import FermataError, LocalError
 from fermata.client.values import JsonValue
@@ -92,10 +92,8 @@ def ask_arguments(card: Card) -> dict[str, JsonValue]:
     for name in dict.fromkeys([*arguments, *properties]):
         present = name in arguments
         while True:
-            text = typer.prompt(
-                one_line(name, 60), default=shown(arguments[name]) if present else "", show_default=present
-            )
-            if (present and text == shown(arguments[name])) or (not present and not text):
+            text = typer.prompt(one_line(name, 60), default=card.texts.get(name, ""), show_default=present)
+            if (present and text == card.texts[name]) or (not present and not text):
                 break
             try:
                 arguments[name] = typed(name, text, card.schema)
@@ -150,7 +148,7 @@ def details(card: Card) -> Text:
         ("Risk", card.risk),
         ("Roles", ", ".join(card.roles)),
         ("Time left", drawing.left_text(left) if left is not None else ""),
-        ("Arguments", exposed(json.dumps(card.args, ensure_ascii=False))),
+        ("Arguments", exposed(json.dumps(card.shown_args, ensure_ascii=False))),
         ("Schema", exposed(json.dumps(card.schema, ensure_ascii=False)) if card.schema else ""),
         ("Why", card.why),
     ]

@@ -16,7 +16,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from fermata.bots.conversation.cards import Card
+from fermata.bots.conversation.cards import DETAILS, HALT, Card
 from fermata.bots.conversation.text import clean, one_line, short_name
 from fermata.bots.conversation.view import CardEntry, Entry, LatchEntry, Message, Note, ToolStep
 from fermata.v1 import approval_pb2, run_pb2
@@ -44,11 +44,6 @@ STATE_STYLES = {
     run_pb2.RUN_STATE_HALTED: "red",
     run_pb2.RUN_STATE_SUCCEEDED: "green",
     run_pb2.RUN_STATE_FAILED: "bold red",
-}
-_RECOVERY_CHOICES = {
-    approval_pb2.DECISION_IT_HAPPENED: "happened",
-    approval_pb2.DECISION_DO_AGAIN: "again",
-    approval_pb2.DECISION_GIVE_UP: "give up",
 }
 
 
@@ -130,7 +125,7 @@ def card(item: Card, now: float) -> RenderableType:
         waits.append(f"{left_text(left)} left, then it counts as a no")
     if waits:
         parts.append(Text("; ".join(waits), style="dim"))
-    title = Text(f" {kind_title(item)} {short_name(item.name)} ", style="bold")
+    title = Text(f" {item.title} {short_name(item.name)} ", style="bold")
     return Panel(
         Group(*parts),
         title=title,
@@ -142,23 +137,12 @@ def card(item: Card, now: float) -> RenderableType:
     )
 
 
-def kind_title(item: Card) -> str:
-    """The card's kind in a word or two."""
-    return {
-        approval_pb2.APPROVAL_KIND_INPUT: "Question",
-        approval_pb2.APPROVAL_KIND_RECOVERY: "Recovery",
-        approval_pb2.APPROVAL_KIND_BUDGET: "Budget",
-    }.get(item.kind, "Approval")
-
-
 def choices(item: Card) -> str:
     """What can be typed about a card."""
     if item.kind == approval_pb2.APPROVAL_KIND_INPUT:
-        return "type the answer · d details · h halt"
-    if item.kind == approval_pb2.APPROVAL_KIND_RECOVERY:
-        named = [word for decision, word in _RECOVERY_CHOICES.items() if decision in item.decisions]
-        return " · ".join([*(named or _RECOVERY_CHOICES.values()), "d details", "h halt"])
-    return "a approve · e edit · r reject · d details · h halt"
+        # Whatever is typed is the answer, so no other decision has a word.
+        return " · ".join(["type the answer", *(f"{choice.key} {choice.word}" for choice in (DETAILS, HALT))])
+    return " · ".join(f"{choice.key} {choice.word}".strip() for choice in item.choices)
 
 
 def latch(item: LatchEntry) -> RenderableType:

@@ -1,4 +1,4 @@
-"""``principals``, ``whoami``."""
+"""``principals``, ``links``, ``link``, ``whoami``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from rich.text import Text
 
 from fermata.bots.conversation.text import one_line, short_name
 from fermata.client import LocalError
-from fermata.v1 import principal_pb2
+from fermata.v1 import principal_pb2, surface_pb2
 
 from . import drawing
 from .session import Json, Yes, session
@@ -35,6 +35,13 @@ def register(app: typer.Typer) -> None:
     group.command("rotate")(rotate)
     group.command("delete")(delete)
     app.add_typer(group, name="principals")
+    accounts = typer.Typer(help="Accounts of a chat, and which person each is.", invoke_without_command=True)
+    accounts.callback()(links)
+    accounts.command("list")(list_links)
+    accounts.command("create")(create_link)
+    accounts.command("delete")(delete_link)
+    app.add_typer(accounts, name="links")
+    app.command("link")(link)
     app.command("whoami")(whoami)
 
 
@@ -124,6 +131,65 @@ def delete(context: typer.Context, name: Name, yes: Yes = False, as_json: Json =
         opened.confirm(f"Delete {name}?", yes=yes)
         opened.client.principals.delete(name)
         opened.output.show(Text(f"{name} deleted", style="green"), document={"deleted": name})
+
+
+def links(context: typer.Context, as_json: Json = False) -> None:
+    """List links."""
+    if context.invoked_subcommand is None:
+        list_links(context, as_json)
+
+
+def list_links(context: typer.Context, as_json: Json = False) -> None:
+    """List which account of a chat is which person."""
+    with session(context, as_json) as opened:
+        found = opened.client.surfaces.links()
+        table = drawing.plain_table("Account", "Principal", "Linked by")
+        for known in found:
+            table.add_row(
+                Text(short_name(known.name), style="bold"),
+                Text(short_name(known.principal)),
+                Text(short_name(known.created_by)),
+            )
+        opened.output.show(
+            table if found else Text("No account is linked.", style="dim"), document={"links": found}
+        )
+
+
+def create_link(
+    context: typer.Context,
+    account: Annotated[str, typer.Argument(help="surface.team.account, such as slack.T0123.U0456.")],
+    principal: Annotated[str, typer.Argument(help="The person that it is.")],
+    as_json: Json = False,
+) -> None:
+    """Say which person an account is."""
+    with session(context, as_json) as opened:
+        made = opened.client.surfaces.link(account, principal)
+        opened.output.show(_linked(made), document=made)
+
+
+def delete_link(context: typer.Context, account: str, yes: Yes = False, as_json: Json = False) -> None:
+    """Let an account be nobody again."""
+    with session(context, as_json) as opened:
+        opened.confirm(f"Unlink {account}?", yes=yes)
+        opened.client.surfaces.unlink(account)
+        opened.output.show(
+            Text(f"{account} is linked to nobody", style="green"), document={"deleted": account}
+        )
+
+
+def link(
+    context: typer.Context,
+    code: Annotated[str, typer.Argument(help="What the bot has shown to you.")],
+    as_json: Json = False,
+) -> None:
+    """Link your account in a chat to yourself, by the code that its bot has shown to you."""
+    with session(context, as_json) as opened:
+        made = opened.client.surfaces.redeem(code)
+        opened.output.show(_linked(made), document=made)
+
+
+def _linked(made: surface_pb2.Link) -> Text:
+    return Text(f"{short_name(made.name)} is {short_name(made.principal)}", style="green")
 
 
 def whoami(context: typer.Context, as_json: Json = False) -> None:

@@ -26,7 +26,7 @@ from fermata.bots.conversation.intents import (
     Unclear,
     intent_of,
 )
-from fermata.bots.conversation.text import one_line, short_name, shown
+from fermata.bots.conversation.text import one_line, short_name
 from fermata.bots.conversation.view import Conversation, Entry, Message
 from fermata.client import Client, FermataError, MultitaskStrategy, NotFoundError, StreamOptions
 from fermata.client.latches import CLOSED_STATES
@@ -219,7 +219,7 @@ class Talk:
         arguments = dict(card.args)
         properties = card.schema.get("properties", {})
         for name in dict.fromkeys([*arguments, *properties]):
-            present = shown(arguments[name]) if name in arguments else ""
+            present = card.texts.get(name, "")
             while True:
                 text = (await self._reader.read(f"  {one_line(name, 60)} = ", default=present)).strip()
                 if text == present:

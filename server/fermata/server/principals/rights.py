@@ -62,6 +62,18 @@ RIGHTS: dict[str, frozenset[principal_pb2.Role.ValueType]] = {
     "PrincipalService.RotateToken": _ADMIN,
     "PrincipalService.DeletePrincipal": _ADMIN,
     "PrincipalService.GetCaller": _READ,
+    # What a bot keeps here for its surface; what it does for a person is judged by that person's rights.
+    "SurfaceService.OpenPlace": _OPERATE,
+    "SurfaceService.GetPlace": _READ,
+    "SurfaceService.CreateLink": _ADMIN,
+    "SurfaceService.GetLink": _READ,
+    "SurfaceService.ListLinks": _READ,
+    "SurfaceService.DeleteLink": _ADMIN,
+    "SurfaceService.CreateLinkCode": _OPERATE,
+    # With one's own token, for oneself.
+    "SurfaceService.RedeemLinkCode": _READ,
+    "SurfaceService.PutCard": _OPERATE,
+    "SurfaceService.ListCards": _READ,
     "WorkerService.ListWorkers": _READ,
 }
 """Method to the roles of which a caller needs one. An admin may call all of these."""

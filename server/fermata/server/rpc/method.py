@@ -14,6 +14,7 @@ from fermata.server.errors import DomainError, ErrorKind
 from fermata.server.names import parse, parse_tenant
 from fermata.server.plane import ControlPlane
 from fermata.server.principals.callers import Caller, Callers, acting_for, authorize
+from fermata.server.principals.links import principal_of
 from fermata.server.principals.records import by_name
 from fermata.server.rpc.errors import to_status
 
@@ -63,11 +64,16 @@ class Service:
         return parsed.id
 
     async def act_for(self, caller: Caller, on_behalf_of: str, method: str) -> Caller:
-        """The caller as it acts for a person; see :func:`acting_for`."""
+        """The caller as it acts for a person, named by a principal or by the link of an account; see :func:`acting_for`."""
         if not on_behalf_of:
             return caller
-        row = await self.plane.read(lambda connection: by_name(connection, on_behalf_of))
-        return acting_for(lambda _: row, caller, on_behalf_of, method)
+
+        def look(connection: Any) -> tuple[str, Any | None]:
+            person = principal_of(connection, on_behalf_of) if "/links/" in on_behalf_of else on_behalf_of
+            return person, by_name(connection, person)
+
+        person, row = await self.plane.read(look)
+        return acting_for(lambda _: row, caller, person, method)
 
 
 def unary(function: Unary[Request, Response]) -> Callable[[Any, Request, Context], Awaitable[Response]]:

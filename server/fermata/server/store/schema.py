@@ -120,6 +120,64 @@ threads = Table(
     sqlite_autoincrement=True,
 )
 
+links = Table(
+    "links",
+    metadata,
+    _text("tenant"),
+    _text("id"),
+    _text("principal"),
+    _text("created_by"),
+    _time("created"),
+    PrimaryKeyConstraint("tenant", "id"),
+)
+"""Accounts of chat surfaces; ``principal`` is a principal's id."""
+
+link_codes = Table(
+    "link_codes",
+    metadata,
+    _text("tenant"),
+    _text("link"),
+    _text("hash"),
+    _time("expires"),
+    PrimaryKeyConstraint("tenant", "link"),
+)
+
+places = Table(
+    "places",
+    metadata,
+    _row_number(),
+    _text("tenant"),
+    _text("id"),
+    _text("surface"),
+    _text("team"),
+    _text("channel"),
+    _text("message"),
+    _text("thread"),
+    _text("agent"),
+    UniqueConstraint("tenant", "id"),
+    UniqueConstraint("tenant", "thread"),
+    sqlite_autoincrement=True,
+)
+
+cards = Table(
+    "cards",
+    metadata,
+    _row_number(),
+    _text("tenant"),
+    _text("surface"),
+    _text("subject"),
+    _text("place"),
+    _text("message"),
+    _text("digest"),
+    _text("shown"),
+    _flag("final"),
+    _text("etag"),
+    _time("updated"),
+    UniqueConstraint("tenant", "surface", "subject", "place"),
+    Index("cards_open", "tenant", "surface", "final"),
+    sqlite_autoincrement=True,
+)
+
 runs = Table(
     "runs",
     metadata,

@@ -51,7 +51,7 @@ async def play(data: Path, *, chat: bool) -> int:
         tell.checked(f"the control plane serves {plane.address}, ready after {plane.seconds:.1f} s")
         connection = Connection.discover(data=data)
         async with Client(connection) as client:
-            await _prepare(client, plant.url, tell)
+            await prepare(client, plant.url, tell)
             tell.doing(f"the story begins {time.monotonic() - began:.1f} s after the start")
             await Story(client, plant.url, tell).play()
         tell.scene("Every step of the story was checked")
@@ -78,7 +78,8 @@ async def play(data: Path, *, chat: bool) -> int:
     return 0 if codes == [0, 0] else 1
 
 
-async def _prepare(client: Client, plant_url: str, tell: Narrator) -> None:
+async def prepare(client: Client, plant_url: str, tell: Narrator) -> None:
+    """Bring the factory's documents and its agent into a control plane."""
     (bundle,) = read(FACTORY / "agent.yaml", {**os.environ, PLANT_URL_VARIABLE: plant_url})
     for folder in ("runbooks", "manuals"):
         for path in sorted((FACTORY / folder).glob("*.md")):

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,33 @@ async def start_plane(data: Path) -> Plane:
     return Plane(process, ready["address"], float(ready.get("seconds", 0.0)))
 
 
+async def start_emulator(binary: Path, preload: Path, config: Path, port: int) -> Process:
+    """Start npm's local-slack on loopback. It says nothing that a program could wait for; ask its port.
+
+    :param preload: keeps it from listening on all interfaces.
+    """
+    environment = {**os.environ, "BUN_OPTIONS": f"--preload {preload}"}
+    return await asyncio.create_subprocess_exec(
+        str(binary), "--config", str(config), "--port", str(port), "--base-host", "127.0.0.1",
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+        start_new_session=True,
+        env=environment,
+    )  # fmt: skip
+
+
+async def start_bot(address: str, token_file: Path, environment: Mapping[str, str]) -> Process:
+    """Start ``fermata bot slack`` and wait until it is in Slack."""
+    fermata = Path(sys.executable).with_name("fermata")
+    process = await _start(
+        str(fermata), "--address", address, "--token-file", str(token_file), "bot", "slack", "--json",
+        environment=environment,
+    )  # fmt: skip
+    await _ready(process, "fermata bot slack")
+    return process
+
+
 async def stop(process: Process) -> int:
     """End a process with SIGTERM and return its exit code; SIGKILL where it does not end in time."""
     if process.returncode is None:
@@ -76,7 +104,7 @@ async def stop(process: Process) -> int:
     return process.returncode
 
 
-async def _start(*command: str) -> Process:
+async def _start(*command: str, environment: Mapping[str, str] | None = None) -> Process:
     # A group of its own: Ctrl-C in the terminal is for the demo, which then ends its processes in order.
     return await asyncio.create_subprocess_exec(
         *command,
@@ -84,7 +112,7 @@ async def _start(*command: str) -> Process:
         stdout=PIPE,
         stderr=PIPE,
         start_new_session=True,
-        env=dict(os.environ),
+        env={**os.environ, **(environment or {})},
     )
 
 
