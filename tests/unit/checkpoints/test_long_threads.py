@@ -56,7 +56,7 @@ async def test_an_appended_message_costs_what_it_holds_however_long_the_thread(p
     for length in (100, 1_000, LONG):
         conversation.step(messages(length))
         await place.commit(own)
-        for _ in range(40):
+        for _ in range(30):  # of the three together no more than the limit of super-steps
             stored, statements = await place.stored_bytes(), place.statements
             conversation.step([*conversation.held, *messages(1, len(conversation.held))])
             await place.commit(own)
@@ -69,7 +69,7 @@ async def test_an_appended_message_costs_what_it_holds_however_long_the_thread(p
     assert worst[LONG] < whole / 50, (worst, whole)
     assert worst[LONG] < 2 * worst[100], worst
     assert mean[LONG] < 2 * mean[100], mean
-    assert max(most for steps in costs.values() for _, most in steps) <= 4, costs
+    assert max(most for steps in costs.values() for _, most in steps) <= 5, costs
 
 
 async def test_a_long_thread_is_read_back_whole_in_a_few_statements(place: Any) -> None:

@@ -183,9 +183,10 @@ def test_a_report_of_a_halt_is_within_slacks_limits(reason: str, tool: str, coun
         f"agent {tool}",
         "settled",
         ((tool, "killed; its outcome may be unknown"),) * count,
-        3,
-        4.2,
-        reason,
+        runs=3,
+        stopped_runs=2,
+        milliseconds=4.2,
+        reason=reason,
     )
     require_valid(messages.latch(entry))
     latches = [latch_pb2.Latch(name=entry.key, reason=reason.replace("\x00", ""))] * count
