@@ -163,31 +163,18 @@ MUTANTS = (
         ),
     ),
     Mutant(
-        "settled by silence: a worker whose lease has expired is taken at its word that nothing moves",
-        f"{SERVER}/lifecycle/stopping.py",
-        "        bool(run.successor or run.expires)\n"
-        "        and not latch_records.waiting_for_run(transaction, run.tenant, run.id)\n"
-        "        and not steps.open_steps(transaction, run.tenant, run.id)\n",
-        "        True\n",
-        also=(
-            (
-                f"{SERVER}/dispatch/sweeper.py",
-                'row.id, "its worker is silent", dead=False)',
-                'row.id, "its worker is silent", dead=row.state == HALTING)',
-            ),
-        ),
-    ),
-    Mutant(
         "a descendant that is missed",
         f"{SERVER}/latches/coverage.py",
         "            return latch.target == subject.run or latch.target in subject.ancestors\n",
         "            return latch.target == subject.run\n",
-    ),
-    Mutant(
-        "a parent that ends before its children",
-        f"{SERVER}/lifecycle/stopping.py",
-        'if transaction.execute(_CHILD_BEING_STOPPED, {"of_tenant": run.tenant, "of_run": run.id}).first():',
-        'if transaction.execute(_CHILD_BEING_STOPPED, {"of_tenant": run.tenant, "of_run": ""}).first():',
+        seed=395,
+        also=(
+            (
+                f"{SERVER}/lifecycle/latching.py",
+                "            return and_(runs.tenant == tenant, runs.id.in_(select(family.c.id)))\n",
+                "            return and_(runs.tenant == tenant, runs.id == wanted.target)\n",
+            ),
+        ),
     ),
     Mutant(
         "a decision taken from a resume value",

@@ -69,7 +69,8 @@ async def test_an_appended_message_costs_what_it_holds_however_long_the_thread(p
     assert worst[LONG] < whole / 50, (worst, whole)
     assert worst[LONG] < 2 * worst[100], worst
     assert mean[LONG] < 2 * mean[100], mean
-    assert max(most for steps in costs.values() for _, most in steps) <= 5, costs
+    # One of them looks up what the run may use.
+    assert max(most for steps in costs.values() for _, most in steps) <= 6, costs
 
 
 async def test_a_long_thread_is_read_back_whole_in_a_few_statements(place: Any) -> None:
