@@ -76,7 +76,7 @@ deploy-lint: $(VENV)/.dev
 .PHONY: slack-emulator
 slack-emulator:
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(SLACK_EMULATOR); \
-	elif [ -n "$$FERMATA_REQUIRE_SLACK_EMULATOR" ]; then echo "npm is missing, and this run must try Slack"; exit 1; \
+	elif [ -n "$$REQUIRE_SLACK_EMULATOR" ]; then echo "npm is missing, and this run must try Slack"; exit 1; \
 	else echo "npm is missing: the tests in a Slack workspace are skipped"; fi
 
 $(SLACK_EMULATOR): tests/e2e/slack/package-lock.json
