@@ -154,7 +154,8 @@ class Dev:
 async def _served(folder: Path) -> AsyncGenerator[Dev, None]:
     process, port, log = await asyncio.to_thread(_start, folder)
     try:
-        limits = httpx.Limits(max_connections=2 * AT_ONCE)
+        # The peer closes connections that were quiet for a few seconds, so none is used again after that.
+        limits = httpx.Limits(max_connections=2 * AT_ONCE, keepalive_expiry=1.0)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=120, limits=limits) as http:
             await _ready(http, process, log)
             dev = Dev(http)

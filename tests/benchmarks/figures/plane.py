@@ -84,7 +84,14 @@ def start(data: Path, log: Path) -> Plane:
 
     :raises PlaneFailedError: where it ends instead of becoming ready.
     """
-    command = [str(Path(sys.executable).with_name("fermata")), "up", f"--data={data}", "--port=0", "--json"]
+    command = [
+        str(Path(sys.executable).with_name("fermata")),
+        "up",
+        f"--data={data}",
+        "--port=0",
+        "--json",
+        "--max-queued-runs-per-tenant=20000",
+    ]
     with log.open("w") as errors:
         process = subprocess.Popen(
             command,

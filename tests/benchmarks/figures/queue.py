@@ -35,22 +35,24 @@ async def queue(bench: Bench) -> Sequence[Figure]:
     for _ in range(bench.times(CLAIMS)):
         rounds.add(_EMPTY, await claimed())
     hold = await bench.client.latches.hold(agent=CALLING, reason="benchmark")
-    waiting: list[str] = []
-    left = iter(range(count))
+    try:
+        waiting: list[str] = []
+        left = iter(range(count))
 
-    async def fill() -> None:
-        for _ in left:
-            waiting.append((await bench.client.runs.create(CALLING, "0")).name)
+        async def fill() -> None:
+            for _ in left:
+                waiting.append((await bench.client.runs.create(CALLING, "0")).name)
 
-    began = time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        for _ in range(_AT_ONCE):
-            group.create_task(fill())
-    filled = count / (time.perf_counter() - began)
-    for _ in range(bench.times(CLAIMS)):
-        rounds.add(_LONG, await claimed())
-    began = time.perf_counter()
-    await bench.client.latches.release(hold.name)
+        began = time.perf_counter()
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_AT_ONCE):
+                group.create_task(fill())
+        filled = count / (time.perf_counter() - began)
+        for _ in range(bench.times(CLAIMS)):
+            rounds.add(_LONG, await claimed())
+    finally:
+        began = time.perf_counter()
+        await bench.client.latches.release(hold.name)
     for run in waiting:
         await bench.feed.until(run, run_pb2.EVENT_TYPE_SUCCEEDED, seconds=600.0)
         bench.feed.forget(run)
