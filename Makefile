@@ -17,9 +17,9 @@ demo-slack: $(VENV)/.runtime $(SLACK_EMULATOR)
 	@$(BIN)/python -m fermata.agents.factory.demo.slack --emulator tests/e2e/slack/node_modules/local-slack-linux-x64/bin/local-slack \
 		--preload tests/e2e/slack/loopback.ts $(DEMO)
 
-## test: lint, types, import rules, protos, deploy files, all tests, 500 simulated histories, the faults that those must find, and 10 rounds of chaos
+## test: lint, types, import rules, protos, deploy files, all tests, 500 simulated histories, the faults that those must find, the model of the halt, and 10 rounds of chaos
 test: check unit histories mutants slack-emulator
-	$(BIN)/python -m pytest tests/integration tests/e2e $(PYTEST)
+	$(BIN)/python -m pytest tests/model tests/integration tests/e2e $(PYTEST)
 	$(BIN)/python -m pytest tests/chaos $(CHAOS)
 
 ## prove: the same at greater length: 10,000 histories, 100 rounds of chaos; goes on after a failure, to print them all
@@ -40,6 +40,11 @@ mutants: $(VENV)/.dev
 ## chaos: kill and freeze real processes while runs are at work; CHAOS="--rounds 1 --seed 7" plays one round again
 chaos: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/chaos $(CHAOS)
+
+## model: every interleaving of gate, latch, lease and host, checked by Spin (Debian's packages spin and gcc)
+.PHONY: model
+model: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/model
 
 ## unit: the fast tests only
 unit: $(VENV)/.dev
@@ -71,7 +76,7 @@ deploy-lint: $(VENV)/.dev
 .PHONY: slack-emulator
 slack-emulator:
 	@if command -v npm >/dev/null; then $(MAKE) --no-print-directory $(SLACK_EMULATOR); \
-	elif [ -n "$$FERMATA_REQUIRE_SLACK_EMULATOR" ]; then echo "npm is missing, and this run must try Slack"; exit 1; \
+	elif [ -n "$$REQUIRE_SLACK_EMULATOR" ]; then echo "npm is missing, and this run must try Slack"; exit 1; \
 	else echo "npm is missing: the tests in a Slack workspace are skipped"; fi
 
 $(SLACK_EMULATOR): tests/e2e/slack/package-lock.json

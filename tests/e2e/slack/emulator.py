@@ -24,7 +24,7 @@ import pytest
 
 HERE = Path(__file__).parent
 BINARY = HERE / "node_modules" / "local-slack-linux-x64" / "bin" / "local-slack"
-REQUIRED = "FERMATA_REQUIRE_SLACK_EMULATOR"
+REQUIRED = "REQUIRE_SLACK_EMULATOR"
 """Set where the emulator must be there, as in CI: its absence is then a failure and no reason to skip."""
 BOT = "U0BOT"
 CHANNEL = "C1"

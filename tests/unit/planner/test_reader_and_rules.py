@@ -227,3 +227,14 @@ def test_a_message_that_only_changes_the_last_call_is_left_to_the_rules() -> Non
         HumanMessage("make it 950"),
     ]
     assert made(model.invoke(messages)) == [("set_speed", {"pump": "P-3", "rpm": 950})]
+
+
+def test_a_question_is_never_an_order_whatever_the_reader_hears() -> None:
+    model = PlannerChatModel(reader=Reader(Eager()))
+    for question in ("how is P-4?", "and how is P-4 doing?", "what is the pressure behind P-4?"):
+        assert [
+            name for name, _ in made(ask(model, "P-4 rattles.", "Stop it, says the manual [1].", question))
+        ] in (
+            [],
+            ["pump_pressure"],
+        ), question

@@ -252,13 +252,13 @@ class Planner:
 
     def _beside_talk(self, asked: Asked, readings: Sequence[Reading], text: str) -> Asked:
         """What is asked for beside bans: a ban always wins. Where the rules read no request, the reader has to be surer than
-        otherwise, and nothing is done about what is only wondered.
+        otherwise, and nothing is done about what is only asked or wondered.
         """
         asked = asked.beside(bans(readings, text))
         if any(r.intent in DOES for r in readings):
             return asked
-        wondered = any(r.intent is Intent.HYPOTHETICAL for r in readings)
-        return asked.sure(CERTAIN if wondered else self.settings.reader_alone)
+        wonders = any(r.intent in (Intent.HYPOTHETICAL, Intent.QUESTION) for r in readings)
+        return asked.sure(self.settings.reader_alone, acting=CERTAIN if wonders else 0.0)
 
     def _with_the_rest(self, read: list[Resolved], asked: Asked, readings: list[Reading]) -> list[Resolved]:
         """The requests that the reader found and, in words that none of those take, those that only the rules understand."""

@@ -66,9 +66,13 @@ class Asked:
         """How sure it is (0 to 1) that a call of the tool is asked for; 1 if it was not read."""
         return next((s.asked for s in self.said if s.tool.name == name), 1.0)
 
-    def sure(self, floor: float) -> Asked:
-        """The same with only the calls that it is as sure of as `floor`."""
-        return replace(self, said=tuple(s if s.asked >= floor else replace(s, sites=[]) for s in self.said))
+    def sure(self, floor: float, acting: float = 0.0) -> Asked:
+        """The same with only the calls that it is as sure of as `floor`; of tools that act, as `acting` as well."""
+        said = (
+            s if s.asked >= (floor if s.tool.reads else max(floor, acting)) else replace(s, sites=[])
+            for s in self.said
+        )
+        return replace(self, said=tuple(said))
 
     def beside(self, banned: Sequence[tuple[int, int]]) -> Asked:
         """The same without the calls whose words stand in a ban."""
