@@ -182,6 +182,7 @@ class WorkerMessage(_message.Message):
     EMBED_RESULT_FIELD_NUMBER: _builtins.int
     HOST_ENDED_FIELD_NUMBER: _builtins.int
     STOP_REPORT_FIELD_NUMBER: _builtins.int
+    FILE_LATCH_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___WorkerHello:
         """The first message of a connection."""
@@ -210,6 +211,10 @@ class WorkerMessage(_message.Message):
     def stop_report(self) -> Global___StopReport:
         """The answer to a Stop."""
 
+    @_builtins.property
+    def file_latch(self) -> Global___FileLatch:
+        """Whether a file on the worker's machine halts everything there."""
+
     def __init__(
         self,
         *,
@@ -220,12 +225,13 @@ class WorkerMessage(_message.Message):
         embed_result: Global___EmbedResult | None = ...,
         host_ended: Global___HostEnded | None = ...,
         stop_report: Global___StopReport | None = ...,
+        file_latch: Global___FileLatch | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "embed_result", b"embed_result", "heartbeat", b"heartbeat", "hello", b"hello", "host", b"host", "host_ended", b"host_ended", "inspect_result", b"inspect_result", "stop_report", b"stop_report"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "embed_result", b"embed_result", "file_latch", b"file_latch", "heartbeat", b"heartbeat", "hello", b"hello", "host", b"host", "host_ended", b"host_ended", "inspect_result", b"inspect_result", "stop_report", b"stop_report"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "embed_result", b"embed_result", "heartbeat", b"heartbeat", "hello", b"hello", "host", b"host", "host_ended", b"host_ended", "inspect_result", b"inspect_result", "stop_report", b"stop_report"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "embed_result", b"embed_result", "file_latch", b"file_latch", "heartbeat", b"heartbeat", "hello", b"hello", "host", b"host", "host_ended", b"host_ended", "inspect_result", b"inspect_result", "stop_report", b"stop_report"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "host", "inspect_result", "embed_result", "host_ended", "stop_report"]  # noqa: Y015
+    _WhichOneofReturnType_body: _TypeAlias = _typing.Literal["hello", "heartbeat", "host", "inspect_result", "embed_result", "host_ended", "stop_report", "file_latch"]  # noqa: Y015
     _WhichOneofArgType_body: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_body) -> _WhichOneofReturnType_body | None: ...
 
@@ -306,6 +312,7 @@ class WorkerHello(_message.Message):
     LEASES_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
+    FILE_LATCH_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """The worker's id; new for every process."""
     node: _builtins.str
@@ -320,6 +327,8 @@ class WorkerHello(_message.Message):
     """The store's incarnation that it was last welcomed to; empty at first. With another one than the store's it is refused with
     STORE_RESTORED: it ends all its hosts, drops its runs, and comes again with none.
     """
+    file_latch: _builtins.str
+    """Why a file on its machine halts everything there; empty where none does."""
     @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]:
         """Leases that it believes it holds."""
@@ -334,14 +343,39 @@ class WorkerHello(_message.Message):
         leases: _abc.Iterable[Global___Lease] | None = ...,
         version: _builtins.str = ...,
         incarnation: _builtins.str = ...,
+        file_latch: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "incarnation", b"incarnation", "leases", b"leases", "node", b"node", "pid", b"pid", "version", b"version", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["capacity", b"capacity", "file_latch", b"file_latch", "incarnation", b"incarnation", "leases", b"leases", "node", b"node", "pid", b"pid", "version", b"version", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___WorkerHello: _TypeAlias = WorkerHello  # noqa: Y015
+
+@_typing.final
+class FileLatch(_message.Message):
+    """FileLatch says that a latch file halts everything on a worker's machine, or does not any more. No run is leased to the worker
+    meanwhile.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REASON_FIELD_NUMBER: _builtins.int
+    reason: _builtins.str
+    """Why; empty where the file is gone."""
+    def __init__(
+        self,
+        *,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FileLatch: _TypeAlias = FileLatch  # noqa: Y015
 
 @_typing.final
 class Lease(_message.Message):
@@ -644,10 +678,13 @@ class HostEnded(_message.Message):
     LEASES_FIELD_NUMBER: _builtins.int
     EXIT_CODE_FIELD_NUMBER: _builtins.int
     STDERR_FIELD_NUMBER: _builtins.int
+    HALTED_BY_FIELD_NUMBER: _builtins.int
     exit_code: _builtins.int
     """Exit code, or minus the signal's number."""
     stderr: _builtins.str
     """What it last wrote to stderr, cut at 4 KiB."""
+    halted_by: _builtins.str
+    """Why it was killed, where a latch file on the machine did that: runs whose lease still counts are halted, and not leased again."""
     @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]:
         """Leases that ran in it."""
@@ -658,10 +695,11 @@ class HostEnded(_message.Message):
         leases: _abc.Iterable[Global___Lease] | None = ...,
         exit_code: _builtins.int = ...,
         stderr: _builtins.str = ...,
+        halted_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "leases", b"leases", "stderr", b"stderr"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "halted_by", b"halted_by", "leases", b"leases", "stderr", b"stderr"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2308,6 +2346,7 @@ class Worker(_message.Message):
     CAPACITY_FIELD_NUMBER: _builtins.int
     ACTIVE_RUNS_FIELD_NUMBER: _builtins.int
     HEARD_TIME_FIELD_NUMBER: _builtins.int
+    FILE_LATCH_FIELD_NUMBER: _builtins.int
     worker: _builtins.str
     """Its id."""
     node: _builtins.str
@@ -2320,6 +2359,8 @@ class Worker(_message.Message):
     """How many runs it takes at once."""
     active_runs: _builtins.int
     """How many it has."""
+    file_latch: _builtins.str
+    """Why a file on its machine halts everything there; empty where none does."""
     @_builtins.property
     def heard_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last heard of."""
@@ -2334,10 +2375,11 @@ class Worker(_message.Message):
         capacity: _builtins.int = ...,
         active_runs: _builtins.int = ...,
         heard_time: _timestamp_pb2.Timestamp | None = ...,
+        file_latch: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["heard_time", b"heard_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_runs", b"active_runs", "capacity", b"capacity", "heard_time", b"heard_time", "node", b"node", "pid", b"pid", "state", b"state", "worker", b"worker"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_runs", b"active_runs", "capacity", b"capacity", "file_latch", b"file_latch", "heard_time", b"heard_time", "node", b"node", "pid", b"pid", "state", b"state", "worker", b"worker"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

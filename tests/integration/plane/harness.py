@@ -14,8 +14,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -157,6 +157,19 @@ class Effects:
 
     def __str__(self) -> str:
         return str(self.mark)
+
+
+@contextmanager
+def out_of_reach(worker: int) -> Iterator[None]:
+    """A worker and its warden stand still, as behind a broken network: what has begun in its hosts goes on unheard."""
+    both = [worker, *(entry.pid for entry in process_table() if entry.parent == worker)]
+    for pid in both:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in both:
+            os.kill(pid, signal.SIGCONT)
 
 
 async def eventually(what: str, ask: Callable[[], Awaitable[T]], seconds: float = DEADLINE_SECONDS) -> T:

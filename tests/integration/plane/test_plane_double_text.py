@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from collections.abc import Callable
 from typing import Any
 
 import pytest
-from tests.integration.plane.harness import SERVER, Driver, Effects, Watched, eventually
+from tests.integration.plane.harness import SERVER, Driver, Effects, Watched, eventually, out_of_reach
 
 from fermata.client import Client
 from fermata.client.values import from_struct
@@ -138,8 +136,7 @@ async def test_a_message_does_not_begin_while_a_worker_out_of_reach_may_still_ac
     await effects.pid()
     worker = (await driver.worker_of(first.name)).pid
     other = more_effects()
-    os.kill(worker, signal.SIGSTOP)
-    try:
+    with out_of_reach(worker):
         second = await driver.talk(
             "asynchronous", [("free", {"mark": str(other)})], thread=first.run.thread, on_busy="interrupt"
         )
@@ -148,8 +145,6 @@ async def test_a_message_does_not_begin_while_a_worker_out_of_reach_may_still_ac
         assert (await client.runs.get(first.name)).state == run_pb2.RUN_STATE_HALTING
         assert (await client.runs.get(second.name)).in_line
         assert other.lines() == []
-    finally:
-        os.kill(worker, signal.SIGCONT)
     await first.ended(run_pb2.RUN_STATE_CANCELLED)
     await second.succeeded()
     assert [line.split()[0] for line in effects.lines()] == ["start"]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf import json_format
-from tests.integration.plane.harness import SERVER, Driver, Effects, Plane, Watched, eventually
+from tests.integration.plane.harness import SERVER, Driver, Effects, Plane, Watched, eventually, out_of_reach
 
 import fermata.agents.factory
 from fermata.agents.factory.client import PLANT_URL_VARIABLE
@@ -244,9 +244,7 @@ async def test_a_zombies_outcome_is_taken_and_its_call_is_not_repeated(
     run = await driver.talk("asynchronous", [("slow_pay", {"mark": str(effects)})])
     await effects.pid()
     await driver.workers()
-    silent = (await driver.worker_of(run.name)).pid
-    os.kill(silent, signal.SIGSTOP)
-    try:
+    with out_of_reach((await driver.worker_of(run.name)).pid):
         (shown,) = await run.asked()
         assert shown.kind == approval_pb2.APPROVAL_KIND_RECOVERY
         assert approval_pb2.DECISION_DO_AGAIN not in shown.allowed_decisions, "its host may still be at work"
@@ -256,8 +254,6 @@ async def test_a_zombies_outcome_is_taken_and_its_call_is_not_repeated(
         assert error.reason == "DECISION_NOT_ALLOWED"
         effects.let_go()
         await effects.wait_for("end")
-    finally:
-        os.kill(silent, signal.SIGCONT)
 
     async def known() -> bool:
         steps = await client.runs.steps(run.name)

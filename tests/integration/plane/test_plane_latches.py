@@ -9,9 +9,18 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
 import pytest
-from tests.integration.plane.harness import DEADLINE_SECONDS, SERVER, Driver, Effects, Watched
+from tests.integration.plane.harness import (
+    DEADLINE_SECONDS,
+    SERVER,
+    Driver,
+    Effects,
+    Watched,
+    eventually,
+    out_of_reach,
+)
 
 from fermata.client import Client, FailedPreconditionError
+from fermata.server.up.proc import process_table
 from fermata.v1 import approval_pb2, latch_pb2, run_pb2
 
 pytestmark = pytest.mark.ray
@@ -184,9 +193,7 @@ async def test_a_halt_does_not_settle_while_a_host_is_out_of_reach(
 ) -> None:
     run = await driver.talk("asynchronous", [("slow_pay", {"mark": str(effects)})])
     host = await effects.pid()
-    worker = (await driver.worker_of(run.name)).pid
-    os.kill(worker, signal.SIGSTOP)
-    try:
+    with out_of_reach((await driver.worker_of(run.name)).pid):
         latch = await client.latches.halt(run=run.name)
         assert latch.state == latch_pb2.LATCH_STATE_LATCHED
         assert [step.tool for step in latch.steps] == ["slow_pay"]
@@ -197,11 +204,87 @@ async def test_a_halt_does_not_settle_while_a_host_is_out_of_reach(
                     break
         assert (await client.runs.get(run.name)).state == run_pb2.RUN_STATE_HALTING
         os.kill(host, 0)
-    finally:
-        os.kill(worker, signal.SIGCONT)
     report = await settled(client, latch)
     assert report.steps[0].status != latch_pb2.LATCH_STEP_STATUS_UNREACHABLE
     await stays_halted(client, run, effects)
+
+
+async def test_a_halt_settles_over_a_frozen_worker_and_its_other_runs_go_on_elsewhere(
+    driver: Driver, client: Client, effects: Effects, more_effects: Callable[[], Effects]
+) -> None:
+    await driver.workers()
+    other = more_effects()
+    run = await driver.talk("asynchronous", [("slow_pay", {"mark": str(effects)})])
+    host = await effects.pid()
+    frozen = await driver.worker_of(run.name)
+    beside = await driver.talk("asynchronous", [("slow_look", {"mark": str(other)})])
+    while (await driver.worker_of(beside.name)).worker != frozen.worker:
+        beside = await driver.talk("asynchronous", [("slow_look", {"mark": str(other)})])
+    os.kill(frozen.pid, signal.SIGSTOP)
+    latch = await client.latches.halt(run=run.name)
+    report = await settled(client, latch)
+    assert [step.status for step in report.steps] == [latch_pb2.LATCH_STEP_STATUS_KILLED]
+    with pytest.raises(ProcessLookupError):
+        os.kill(host, 0)
+    other.let_go()
+    assert [a["content"] for a in await beside.answers()] == ["42"]
+    await stays_halted(client, run, effects)
+
+
+async def test_a_latch_file_halts_what_runs_on_the_machine_and_lets_nothing_in_until_it_is_gone(
+    driver: Driver, client: Client, effects: Effects, more_effects: Callable[[], Effects]
+) -> None:
+    marks = [more_effects() for _ in range(3)]
+    runs = [
+        await driver.talk("asynchronous", [("slow_pay", {"mark": str(marks[0])})]),
+        await driver.talk("mixed", [("grind", {"mark": str(marks[1])})]),
+        await driver.talk("asynchronous", [("pay", {"mark": str(marks[2]), "amount": 3})]),
+    ]
+    await marks[0].pid()
+    await marks[1].wait_for("start")
+    await runs[2].asked()
+    file = driver.plane.data / "HALT"
+    file.write_text("smoke in hall 2")
+    try:
+        for run, mark in zip(runs, marks, strict=True):
+            ended = await run.ended(run_pb2.RUN_STATE_HALTED)
+            latches = [latch for latch in await client.latches.list(limit=None) if ended.name in latch.runs]
+            assert [latch.reason for latch in latches] == [f"smoke in hall 2 ({file})"]
+            assert latches[0].created_by.startswith("the latch file of ")
+            await stays_halted(client, run, mark)
+        waiting = await driver.talk("asynchronous", [("free", {"mark": str(effects)})])
+        assert (await client.runs.get(waiting.name)).state == run_pb2.RUN_STATE_QUEUED
+        assert {worker.file_latch for worker in await client.workers.list()} == {f"smoke in hall 2 ({file})"}
+    finally:
+        file.unlink()
+    assert [a["content"] for a in await waiting.answers()] == ["free"]
+
+
+async def test_a_latch_file_is_obeyed_without_a_server_and_reported_when_it_is_back(
+    driver: Driver, client: Client, effects: Effects
+) -> None:
+    run = await driver.talk("asynchronous", [("slow_pay", {"mark": str(effects)})])
+    host = await effects.pid()
+    server = driver.plane.child(SERVER)
+    os.kill(server, signal.SIGSTOP)
+    file = driver.plane.data / "HALT"
+    try:
+        file.touch()
+
+        async def dead() -> bool:
+            return not alive(host)
+
+        await eventually("the host is dead", dead, 1.0)
+        effects.let_go()
+    finally:
+        os.kill(server, signal.SIGCONT)
+        file.unlink()
+    await stays_halted(client, run, effects)
+    assert [line.split()[0] for line in effects.lines()] == ["start"]
+
+
+def alive(pid: int) -> bool:
+    return any(entry.pid == pid and not entry.is_zombie for entry in process_table())
 
 
 async def test_a_decision_under_a_hold_counts_when_it_is_released(

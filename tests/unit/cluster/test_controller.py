@@ -112,6 +112,8 @@ class Stage:
         self.server = FakeServer()
         self.connected = 0
         self.processes: set[int] = set()
+        self.nothing_left = asyncio.Event()
+        self.nothing_left.set()
         self.controller: Controller
         self.task: asyncio.Task[None]
 
@@ -124,10 +126,14 @@ class Stage:
             clock=self.clock,
             sleep=self.clock.sleep,
             process_exists=lambda pid: pid in self.processes,
+            all_ended=self._all_ended,
             node="here",
         )
         self.task = asyncio.create_task(self.controller.run())
         await settle()
+
+    async def _all_ended(self, worker: str) -> None:
+        await self.nothing_left.wait()
 
     def _on_connected(self) -> None:
         self.connected += 1
@@ -160,6 +166,19 @@ async def test_a_dead_worker_is_reported_and_replaced_at_once(stage: Stage) -> N
     await settle()
     assert stage.server.deaths == [(dead.worker, "the process was killed")]
     assert stage.by_name("worker-0").worker not in ("", dead.worker)
+
+
+async def test_a_death_is_not_told_before_all_that_the_worker_had_started_is_dead(stage: Stage) -> None:
+    await stage.begin()
+    first = stage.by_name("worker-0")
+    stage.nothing_left.clear()
+    first.die()
+    await settle()
+    assert stage.server.deaths == []
+    assert stage.by_name("worker-0") is not first, "the next one does not wait for that"
+    stage.nothing_left.set()
+    await settle()
+    assert stage.server.deaths == [(first.worker, "killed -9")]
 
 
 async def test_a_dead_embedder_is_replaced_and_reported_to_nobody(stage: Stage) -> None:

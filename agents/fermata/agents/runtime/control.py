@@ -1,9 +1,10 @@
-"""The control socket between a worker and a zygote: JSON objects behind a length of 4 bytes, with file descriptors
-beside them."""
+"""The control sockets of a worker, to its warden and to each zygote: JSON objects behind a length of 4 bytes, with file
+descriptors beside them."""
 
 from __future__ import annotations
 
 import array
+import asyncio
 import json
 import socket
 import struct
@@ -49,6 +50,28 @@ def _exactly(sock: socket.socket, size: int, descriptors: list[int]) -> bytes | 
                 received = array.array("i")
                 received.frombytes(payload[: len(payload) - len(payload) % received.itemsize])
                 descriptors.extend(received)
+        if not chunk:
+            return None
+        data += chunk
+    return data
+
+
+async def read(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> dict[str, Any] | None:
+    """The next object, read from a socket that does not block; None where the other end is closed."""
+    head = await _read_exactly(loop, sock, _LENGTH.size)
+    if head is None:
+        return None
+    body = await _read_exactly(loop, sock, _LENGTH.unpack(head)[0])
+    return None if body is None else json.loads(body)
+
+
+async def _read_exactly(loop: asyncio.AbstractEventLoop, sock: socket.socket, size: int) -> bytes | None:
+    data = b""
+    while len(data) < size:
+        try:
+            chunk = await loop.sock_recv(sock, size - len(data))
+        except ConnectionError:
+            return None
         if not chunk:
             return None
         data += chunk

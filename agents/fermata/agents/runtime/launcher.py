@@ -6,10 +6,8 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
-import json
 import os
 import socket
-import struct
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -18,11 +16,15 @@ from fermata.agents.runtime import control
 from fermata.agents.runtime.environment import host_environment
 from fermata.agents.runtime.errors import GraphInvalidError, HostError
 from fermata.agents.runtime.frames import FrameStream, socket_pair
+from fermata.agents.runtime.spawning import Spawn, Spawned, as_child
 from fermata.v1 import agent_pb2, worker_pb2
+
+END_SECONDS = 5.0
+"""How long a zygote may live on after it has closed its control socket, or ours has been closed, before it is killed."""
 
 
 class ZygoteGoneError(HostError):
-    """The zygote has ended; all its hosts are dead or dying."""
+    """The zygote has ended; all its hosts are dead or dying. With a warden, all are dead, and what they have started."""
 
     reason = "ZYGOTE_GONE"
 
@@ -63,11 +65,15 @@ class HostProcess:
         """
         return await self._zygote.ended(self.pid)
 
+    def kill_zygote(self) -> None:
+        """Kill the zygote that does not obey, and with it all of its hosts."""
+        self._zygote.kill_at_once()
+
 
 class ZygoteProcess:
     """A running zygote. Made by ``start``."""
 
-    def __init__(self, process: asyncio.subprocess.Process, sock: socket.socket) -> None:
+    def __init__(self, process: Spawned, sock: socket.socket) -> None:
         self._process = process
         self._socket = sock
         self._ends: dict[int, asyncio.Future[HostEnd]] = {}
@@ -85,30 +91,28 @@ class ZygoteProcess:
         *,
         pack: str | None = None,
         load_seconds: float = 120.0,
+        spawn: Spawn = as_child,
     ) -> ZygoteProcess:
         """Start a zygote and wait until it has loaded the graph.
 
         :param pack: folder of the unpacked pack.
         :param load_seconds: how long loading may take.
+        :param spawn: starts the process.
         :raises HostError: as the graph's loading failed: GRAPH_INVALID, SECRET_MISSING, MODEL_KEY_MISSING, ...
-        :raises ZygoteGoneError: where it was killed meanwhile.
+        :raises ZygoteGoneError: where it was killed meanwhile, or may not be started now.
         """
         ours, theirs = socket_pair()
         content = os.memfd_create("fermata-spec")
         try:
             os.write(content, spec.SerializeToString())
             # -P: what lies in the worker's folder is no module of an agent's.
-            command = ["-P", "-m", "fermata.agents.runtime.zygote", "--control-fd", str(theirs.fileno())]
-            command += ["--spec-fd", str(content)]
+            command = [sys.executable, "-P", "-m", "fermata.agents.runtime.zygote"]
             command += ["--pack", pack] if pack else []
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                *command,
-                pass_fds=(theirs.fileno(), content),
-                stdin=asyncio.subprocess.DEVNULL,
-                env=host_environment(spec),
-                start_new_session=True,
-            )
+            descriptors = {"--control-fd": theirs.fileno(), "--spec-fd": content}
+            process = await spawn(command, descriptors, host_environment(spec))
+        except ChildProcessError as error:
+            ours.close()
+            raise ZygoteGoneError(f"No process for the graph {spec.graph} was started: {error}") from error
         finally:
             theirs.close()
             os.close(content)
@@ -179,17 +183,14 @@ class ZygoteProcess:
         """End the zygote and all its hosts; returns when it is dead."""
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
-        try:
-            async with asyncio.timeout(5.0):
-                await self._process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
-            await self._process.wait()
         if self._reader is not None:
-            self._reader.cancel()
             await asyncio.wait([self._reader])
         self._socket.close()
+
+    def kill_at_once(self) -> None:
+        """Kill the zygote; the kernel kills its hosts with it. All are told of as if it had ended by itself."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
 
     async def _ask(self, operation: str, descriptors: tuple[int, ...] = (), **facts: Any) -> dict[str, Any]:
         if self._reader is None or self._reader.done():
@@ -207,8 +208,9 @@ class ZygoteProcess:
     async def _read(self) -> None:
         loop = asyncio.get_running_loop()
         try:
-            while (message := await _receive(loop, self._socket)) is not None:
+            while (message := await control.read(loop, self._socket)) is not None:
                 self._take(message)
+            await self._dead()
         finally:
             gone = ZygoteGoneError("The zygote has ended.")
             waits: list[asyncio.Future[Any]] = [self._loaded, *self._answers.values(), *self._ends.values()]
@@ -217,6 +219,14 @@ class ZygoteProcess:
                     waiting.set_exception(gone)
                     # Nobody may be waiting for it.
                     waiting.exception()
+
+    async def _dead(self) -> None:
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await self._process.wait()
+        except TimeoutError:
+            self.kill_at_once()
+            await self._process.wait()
 
     def _end_of(self, pid: int) -> asyncio.Future[HostEnd]:
         if pid not in self._ends:
@@ -241,24 +251,3 @@ class ZygoteProcess:
     def _answer(self, message: dict[str, Any]) -> None:
         if (answer := self._answers.pop(message["id"], None)) is not None and not answer.done():
             answer.set_result(message)
-
-
-async def _receive(loop: asyncio.AbstractEventLoop, sock: socket.socket) -> dict[str, Any] | None:
-    head = await _exactly(loop, sock, 4)
-    if head is None:
-        return None
-    body = await _exactly(loop, sock, struct.unpack(">I", head)[0])
-    return None if body is None else json.loads(body)
-
-
-async def _exactly(loop: asyncio.AbstractEventLoop, sock: socket.socket, size: int) -> bytes | None:
-    data = b""
-    while len(data) < size:
-        try:
-            chunk = await loop.sock_recv(sock, size - len(data))
-        except ConnectionError:
-            return None
-        if not chunk:
-            return None
-        data += chunk
-    return data

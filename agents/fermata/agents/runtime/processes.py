@@ -31,6 +31,11 @@ def thread_count() -> int:
     return len(os.listdir("/proc/self/task"))
 
 
+def state_of(pid: int) -> str:
+    """The kernel's letter for what a process does: ``T`` is stopped, ``Z`` has ended; empty where there is none."""
+    return _stat(pid)[0]
+
+
 def children() -> set[int]:
     """Processes whose parent is the calling one, zombies included."""
     with contextlib.suppress(FileNotFoundError):
@@ -45,12 +50,16 @@ def children() -> set[int]:
 
 
 def _parent_of(pid: str) -> int:
+    return int(_stat(pid)[1])
+
+
+def _stat(pid: int | str) -> list[str]:
     try:
-        stat = Path("/proc", pid, "stat").read_text(encoding="utf-8", errors="replace")
+        stat = Path("/proc", str(pid), "stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return 0
+        return ["", "0"]
     # The name in brackets may hold anything; what follows it is fixed.
-    return int(stat.rpartition(")")[2].split()[1])
+    return stat.rpartition(")")[2].split()
 
 
 def kill_group(pid: int) -> None:

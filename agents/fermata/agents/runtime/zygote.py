@@ -11,7 +11,7 @@ control socket:
 - unasked: ``ready {forkable}`` or ``failed {reason, message, detail}`` at the beginning, ``ended {pid, exit_code,
   stderr}`` for each host
 
-When its control socket closes it kills all hosts and leaves.
+When its control socket closes it kills all hosts and leaves. A warden that has started it takes it along when it dies.
 """
 
 from __future__ import annotations
@@ -263,7 +263,10 @@ def main() -> int:
     parser.add_argument("--control-fd", type=int, required=True, help="the control socket")
     parser.add_argument("--spec-fd", type=int, required=True, help="a file that holds the AgentSpec")
     parser.add_argument("--pack", default="", help="folder of the unpacked pack")
+    parser.add_argument("--parent", type=int, default=0, help="process id of the parent, to die with")
     options = parser.parse_args()
+    if options.parent:
+        die_with_parent(options.parent)
     with os.fdopen(options.spec_fd, "rb") as file:
         file.seek(0)
         spec = agent_pb2.AgentSpec.FromString(file.read())

@@ -65,13 +65,18 @@ def workers(
         for worker in found:
             table.add_row(
                 Text(one_line(worker.worker, 60), style="bold"),
-                Text(drawing.enum_word(worker_pb2.WorkerState.Name(worker.state), "WORKER_STATE_")),
+                Text(_state(worker)),
                 Text(f"{worker.active_runs}/{worker.capacity}"),
                 Text(one_line(worker.node, 60)),
                 Text(str(worker.pid)),
                 Text(drawing.ago(worker.heard_time)),
             )
         opened.output.show(table if found else Text("No workers.", style="dim"), document={"workers": found})
+
+
+def _state(worker: worker_pb2.Worker) -> str:
+    state = drawing.enum_word(worker_pb2.WorkerState.Name(worker.state), "WORKER_STATE_")
+    return f"{state}, halted: {one_line(worker.file_latch, 60)}" if worker.file_latch else state
 
 
 def version(as_json: Json = False) -> None:

@@ -18,6 +18,7 @@ import sys
 import time
 from pathlib import Path
 
+from fermata.agents.runtime.warding import all_ended
 from fermata.server.cluster.controller import Controller
 from fermata.server.cluster.logs import LogSettings, configure_logging
 from fermata.server.cluster.notices import GrpcNotices
@@ -60,6 +61,7 @@ async def _run(options: argparse.Namespace, target: ServerTarget) -> int:
     cluster = RayCluster(
         target,
         cache=options.cache,
+        latch=options.latch_file,
         capacity=options.capacity,
         namespace=options.namespace,
         log=LogSettings(options.log_level, options.json_logs),
@@ -77,6 +79,7 @@ async def _run(options: argparse.Namespace, target: ServerTarget) -> int:
             workers=options.workers,
             on_connected=on_connected,
             clock=time.monotonic,
+            all_ended=all_ended,
         )
         run = asyncio.create_task(controller.run())
         await asyncio.wait([run, asyncio.create_task(ended.wait())], return_when=asyncio.FIRST_COMPLETED)
@@ -100,6 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, default=min(2, os.cpu_count() or 1))
     parser.add_argument("--capacity", type=int, default=DEFAULT_CAPACITY, help="runs per worker at once")
     parser.add_argument("--cache", required=True, type=Path, help="folder for agents' packs")
+    parser.add_argument(
+        "--latch-file", required=True, type=Path, help="while it is there, nothing runs on its machine"
+    )
     parser.add_argument("--logs", type=Path, help="folder for the actors' logs")
     parser.add_argument("--namespace", default="fermata", help="Ray namespace of the actors")
     parser.add_argument("--ready-fd", type=int, help="file descriptor for the line that tells of a worker")

@@ -21,6 +21,8 @@ import ray
 import ray.exceptions
 from numpy.typing import NDArray
 
+from fermata.agents.runtime.processes import adopt_orphans, kill_strangers
+from fermata.agents.runtime.warding import Warden
 from fermata.server.cluster.controller import EMBEDDER
 from fermata.server.cluster.logs import LogSettings
 from fermata.server.cluster.target import ServerTarget
@@ -50,6 +52,7 @@ class AgentWorkerActor:
     """A worker in a process of its own.
 
     :param cache: folder for packs.
+    :param latch: the file that halts everything on the machine.
     :param namespace: of the embedder's actor.
     """
 
@@ -58,6 +61,7 @@ class AgentWorkerActor:
         target: ServerTarget,
         worker_id: str,
         cache: Path,
+        latch: Path,
         capacity: int,
         namespace: str,
         log: LogSettings,
@@ -66,11 +70,13 @@ class AgentWorkerActor:
 
         log.apply()
         self._target = target
+        self._latch = latch
+        self._warden: Warden | None = None
         models = EmbedderHandle(namespace)
         self._worker: Worker = Worker(
             target,
             cache=cache,
-            start_zygote=_start_zygote,
+            start_zygote=self._start_zygote,
             embed=models.embed,
             read=models.read,
             capacity=capacity,
@@ -81,10 +87,31 @@ class AgentWorkerActor:
     async def start(self) -> str:
         """Begins to work, and returns the worker's id. A repeat changes nothing."""
         if self._run is None:
-            self._run = asyncio.create_task(self._worker.run())
+            self._run = asyncio.create_task(self._work())
             self._run.add_done_callback(_end_process)
             self._warm = asyncio.create_task(self._warm_up())
         return self._worker.id
+
+    async def _work(self) -> None:
+        # What the warden can't end, should it be killed itself, comes here, and is ended with this process.
+        adopt_orphans()
+        self._warden = await Warden.start(
+            self._worker.id, latch=self._latch, on_latch=self._worker.set_file_latch
+        )
+        without_warden = asyncio.create_task(self._warden.ended())
+        without_warden.add_done_callback(_warden_ended)
+        try:
+            await self._worker.run()
+        finally:
+            without_warden.remove_done_callback(_warden_ended)
+            await self._warden.close()
+
+    async def _start_zygote(self, spec: AgentSpec, folder: Path | None) -> Zygote:
+        """``zygotes.start_zygote``, whose imports take a second: not on the loop, and not before the worker is connected."""
+        zygotes: Any = await asyncio.to_thread(importlib.import_module, _ZYGOTES)
+        assert self._warden is not None
+        zygote: Zygote = await zygotes.start_zygote(spec, folder, spawn=self._warden.spawn)
+        return zygote
 
     async def _warm_up(self) -> None:
         """Once it is connected, what the first run will need is imported."""
@@ -206,20 +233,20 @@ class EmbedderHandle:
             ) from error
 
 
-async def _start_zygote(spec: AgentSpec, folder: Path | None) -> Zygote:
-    """``zygotes.start_zygote``, whose imports take a second: not on the loop, and not before the worker is
-    connected.
-    """
-    zygotes: Any = await asyncio.to_thread(importlib.import_module, _ZYGOTES)
-    zygote: Zygote = await zygotes.start_zygote(spec, folder)
-    return zygote
-
-
 def tune_garbage_collection() -> None:
     """What was imported lives as long as the process: full collections need not look at it."""
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 50, 1_000)
+
+
+def _warden_ended(ended: asyncio.Task[int]) -> None:
+    """Without a warden nothing here can be stopped for certain: end all that is left, and this process."""
+    if not ended.cancelled():
+        log.critical("the warden ended with %d", ended.result())
+        kill_strangers(set())
+        logging.shutdown()
+        os._exit(FAILED_EXIT_CODE)
 
 
 def _end_process(run: asyncio.Task[None]) -> None:

@@ -89,6 +89,7 @@ class Controller:
     :param clock: monotonic seconds.
     :param sleep: waits; with ``clock`` the only sense of time here.
     :param process_exists: whether a process id is alive on this machine.
+    :param all_ended: returns when nothing is left on this machine of what a dead worker had started.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Controller:
         clock: Callable[[], float],
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         process_exists: Callable[[int], bool] | None = None,
+        all_ended: Callable[[str], Awaitable[None]] | None = None,
         node: str = "",
     ) -> None:
         self._cluster = cluster
@@ -112,6 +114,7 @@ class Controller:
         self._clock = clock
         self._sleep = sleep
         self._process_exists = process_exists or _process_exists
+        self._all_ended = all_ended
         self._node = node or socket.gethostname()
         self._actors: dict[str, Actor] = {}
         self._known: set[str] = set()
@@ -200,7 +203,9 @@ class Controller:
             self._on_connected()
 
     async def _report(self, worker: str, reason: str) -> None:
-        """Tells a death, for as long as it takes to be heard."""
+        """Tells a death, once all that the worker has started is dead as well, and for as long as it takes to be heard."""
+        if self._all_ended is not None:
+            await self._all_ended(worker)
         while True:
             try:
                 await self._server.report_death(worker, reason)
@@ -226,7 +231,8 @@ class Controller:
             ]
             for seen in doubtful:
                 if not self._process_exists(seen.pid):
-                    await self._report(seen.worker, f"process {seen.pid} is gone")
+                    self._known.add(seen.worker)
+                    self._spawn(self._report(seen.worker, f"process {seen.pid} is gone"))
             if not doubtful:
                 return
             await self._sleep(SWEEP_SECONDS)

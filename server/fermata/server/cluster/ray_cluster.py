@@ -91,6 +91,7 @@ class RayCluster:
 
     :param target: the server that workers shall work for.
     :param cache: folder for packs, on each node.
+    :param latch: the file that halts everything on a node.
     :param logs: folder for actors' logs, on nodes that have it.
     """
 
@@ -99,6 +100,7 @@ class RayCluster:
         target: ServerTarget,
         *,
         cache: Path,
+        latch: Path,
         capacity: int,
         namespace: str,
         log: LogSettings,
@@ -106,6 +108,7 @@ class RayCluster:
     ) -> None:
         self._target = target
         self._cache = cache
+        self._latch = latch
         self._capacity = capacity
         self._namespace = namespace
         self._log = log
@@ -156,7 +159,15 @@ class RayCluster:
             return (
                 ray.remote(AgentWorkerActor)
                 .options(**options)
-                .remote(self._target, worker_id, self._cache, self._capacity, self._namespace, settings)
+                .remote(
+                    self._target,
+                    worker_id,
+                    self._cache,
+                    self._latch,
+                    self._capacity,
+                    self._namespace,
+                    settings,
+                )
             )
         except (ValueError, ray.exceptions.RayError) as error:
             raise ActorGoneError(f"{name} can't be started: {error}") from error

@@ -40,6 +40,7 @@ from fermata.v1.run_pb2 import RunError
 from fermata.v1.worker_pb2 import (
     Assign,
     EmbedResult,
+    FileLatch,
     GetPackRequest,
     HostEnded,
     HostMessage,
@@ -134,6 +135,7 @@ class Worker:
         self._own_ids = OWN_MESSAGE_IDS
         self._incarnation = ""
         """The store's, when it last welcomed this worker."""
+        self._file_latch = ""
         self._packs = PackCache(cache, self._fetch_pack)
         self._nursery = HostNursery(start_zygote, self._packs.get, self._on_fork)
         self._link = ServerLink(
@@ -166,6 +168,15 @@ class Worker:
         finally:
             await self._close()
 
+    def set_file_latch(self, reason: str) -> None:
+        """Take the warden's word that a file halts everything on this machine, and why; or with nothing, that it does not any more.
+
+        Zygotes are dead or dying then, and none starts. Runs that have a host here end with it, halted.
+        """
+        self._file_latch = reason
+        log.warning("%s", reason or "the latch file is gone")
+        self._link.send(WorkerMessage(file_latch=FileLatch(reason=reason)))
+
     async def _close(self) -> None:
         for task in self._tasks:
             task.cancel()
@@ -183,6 +194,7 @@ class Worker:
             leases=[run.lease for run in self._runs.values()],
             version=self._version,
             incarnation=self._incarnation,
+            file_latch=self._file_latch,
         )
 
     def _on_welcome(self, welcome: Welcome) -> None:
@@ -357,7 +369,8 @@ class Worker:
             self._forget(run.key)
             if run.stop is not None:
                 self._report_stop(run.stop, killed=True)
-        self._end([*(run.lease for run in runs if run.stop is None), *self._leaving.pop(host).values()], end)
+        leases = [*(run.lease for run in runs if run.stop is None), *self._leaving.pop(host).values()]
+        self._end(leases, end, halted_by=self._file_latch)
 
     def _on_host_message(self, host: HostProcess, message: HostMessage) -> None:
         key = (message.lease.run, message.lease.epoch)
@@ -454,12 +467,14 @@ class Worker:
         report = StopReport(lease=stop.lease, latch=stop.latch, killed=killed, not_started=not_started)
         self._link.send(WorkerMessage(stop_report=report), fact=True)
 
-    def _end(self, leases: Sequence[Lease], end: HostExit) -> None:
+    def _end(self, leases: Sequence[Lease], end: HostExit, halted_by: str = "") -> None:
         if not leases:
             return
         for lease in leases:
             self._forget((lease.run, lease.epoch))
-        ended = HostEnded(leases=leases, exit_code=end.exit_code, stderr=end.stderr[-4096:])
+        ended = HostEnded(
+            leases=leases, exit_code=end.exit_code, stderr=end.stderr[-4096:], halted_by=halted_by
+        )
         self._link.send(WorkerMessage(host_ended=ended), fact=True)
 
     # -- answers of the worker itself

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from fermata.agents.runtime import launcher
 from fermata.agents.runtime.errors import FrameInvalidError, FrameTooLargeError, HostError
+from fermata.agents.runtime.spawning import Spawn, as_child
 from fermata.server.cluster.hosts import GraphNotLoadedError, HostExit, ZygoteGoneError
 from fermata.v1.agent_pb2 import AgentSpec, GraphReport
 from fermata.v1.worker_pb2 import HostMessage, ServerMessage
@@ -21,6 +22,9 @@ log = logging.getLogger(__name__)
 
 MAX_UNREAD_BYTES = 128 * 1024 * 1024
 """A host that has left so much unread for so long is taken for stuck."""
+
+KILL_SECONDS = 1.0
+"""How long a zygote may take to kill a host, before it is killed itself: it is frozen, or stuck."""
 
 
 class ForkedHost:
@@ -74,7 +78,11 @@ class ForkedHost:
         """
         if not self._end.done():
             try:
-                await self._process.kill()
+                async with asyncio.timeout(KILL_SECONDS):
+                    await self._process.kill()
+            except TimeoutError:
+                log.warning("the zygote of host %d does not kill it, and is killed with its hosts", self.pid)
+                self._process.kill_zygote()
             except launcher.ZygoteGoneError:
                 self._kill_directly()
         return await self.ended()
@@ -140,18 +148,20 @@ class RunningZygote:
         await self._process.close()
 
 
-async def start_zygote(spec: AgentSpec, folder: Path | None) -> RunningZygote:
+async def start_zygote(spec: AgentSpec, folder: Path | None, *, spawn: Spawn = as_child) -> RunningZygote:
     """Starts a revision's zygote, and returns when it has loaded the graph. Implements ``hosts.StartZygote``.
 
+    :param spawn: starts its process; a warden's, so that also what a dead zygote leaves behind is ended for certain.
     :raises GraphNotLoadedError: the graph can't be loaded.
-    :raises ZygoteGoneError: it was killed meanwhile.
+    :raises ZygoteGoneError: it was killed meanwhile, or may not be started now.
     """
     try:
-        return RunningZygote(await launcher.ZygoteProcess.start(spec, pack=str(folder) if folder else None))
+        started = await launcher.ZygoteProcess.start(spec, pack=str(folder) if folder else None, spawn=spawn)
     except launcher.ZygoteGoneError as error:
         raise ZygoteGoneError(error.message) from error
     except HostError as error:
         raise GraphNotLoadedError(error.reason, error.message, error.detail) from error
+    return RunningZygote(started)
 
 
 async def _readable(descriptor: int) -> None:

@@ -82,6 +82,7 @@ class Channel:
         self._require_this_life(hello)
         now = self._plane.clock.monotonic()
         self._worker = ConnectedWorker(hello.worker, hello.node, hello.pid, hello.capacity, now)
+        self._worker.file_latch = hello.file_latch
         if hello.worker in self._plane.silent_since:
             # It is not silent, even where we can't write down that it is here.
             self._plane.silent_since[hello.worker] = now
@@ -178,6 +179,12 @@ class Channel:
             case "host_ended":
                 for lease in message.host_ended.leases:
                     self._write(functools.partial(self._host_ended, lease, message.host_ended), lease.run)
+            case "file_latch":
+                self._worker.file_latch = message.file_latch.reason
+                log.warning(
+                    "worker %s: %s", self._worker.id, message.file_latch.reason or "its latch file is gone"
+                )
+                self._plane.claim_work()
             case "inspect_result":
                 self._plane.workers.inspected(message.inspect_result)
             case "embed_result":
@@ -297,7 +304,9 @@ class Channel:
         name = parse(lease.run, "runs")
         with open_run(transaction, name.tenant, name.id) as run:
             holds = run.is_leased_to(self._worker.id, lease.epoch)
-        if holds:
+        if holds and ended.halted_by:
+            latching.halted_by_file(transaction, self._worker.id, self._worker.node, lease, ended.halted_by)
+        elif holds:
             reason = f"its host ended with {ended.exit_code}"
             leases.lose_host(transaction, self._plane.keeper, name.tenant, name.id, reason, ended.stderr)
         else:

@@ -151,17 +151,36 @@ def stop_report(transaction: Transaction, worker: str, report: worker_pb2.StopRe
     with open_run(transaction, name.tenant, name.id) as run:
         if not run.is_leased_to(worker, report.lease.epoch) or run.state != HALTING:
             return
-        given_back = set(report.not_started)
-        # Of an earlier lease the report says nothing.
-        for row in steps.open_under_lease(transaction, run):
-            if row.key in given_back:
-                steps.close(transaction, run, row, steps.NOT_STARTED)
-            else:
-                steps.close(
-                    transaction, run, row, steps.KILLED, error="halted while it ran; the outcome is unknown"
-                )
-        permits.host_is_dead(transaction, worker, run.id, run.epoch)
-        settle(transaction, run, killed=report.killed)
+        _host_stopped(transaction, run, set(report.not_started), killed=report.killed)
+
+
+def halted_by_file(
+    transaction: Transaction, worker: str, node: str, lease: worker_pb2.Lease, reason: str
+) -> None:
+    """Halt a run whose host was killed because a latch file on its machine says so; the worker holds its lease."""
+    name = parse(lease.run, "runs")
+    with open_run(transaction, name.tenant, name.id) as run:
+        by = f"the latch file of {node}"
+        latch_run(transaction, run, NewLatch(latch_records.HALT, "run", run.id, reason, by))
+        # One that was parked has ended with that.
+        if run.is_leased_to(worker, lease.epoch) and run.state == HALTING:
+            _host_stopped(transaction, run, set(), killed=True)
+
+
+def _host_stopped(transaction: Transaction, run: RunRecord, given_back: set[str], *, killed: bool) -> None:
+    """Close what a run that is being stopped had open under its lease, and end the run. Of an earlier lease this says nothing.
+
+    :param given_back: keys of the steps that were let through, and not started.
+    """
+    for row in steps.open_under_lease(transaction, run):
+        if row.key in given_back:
+            steps.close(transaction, run, row, steps.NOT_STARTED)
+        else:
+            steps.close(
+                transaction, run, row, steps.KILLED, error="halted while it ran; the outcome is unknown"
+            )
+    permits.host_is_dead(transaction, run.worker, run.id, run.epoch)
+    settle(transaction, run, killed=killed)
 
 
 def _require_target(transaction: Transaction, tenant: str, wanted: NewLatch) -> None:

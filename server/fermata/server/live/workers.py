@@ -50,6 +50,8 @@ class ConnectedWorker:
     warm: set[str] = field(default_factory=set)
     """Revisions that it has run."""
     closed: bool = False
+    file_latch: str = ""
+    """Why a file halts everything on its machine; empty where none does."""
 
     def send(self, message: worker_pb2.ServerMessage) -> None:
         """Queue a message; what is queued while a write is in flight goes as one frame. Dropped where the connection is ending."""
@@ -127,7 +129,7 @@ class Workers:
         free = [
             worker
             for worker in tuple(self._connected.values())
-            if len(worker.runs) < worker.capacity and not worker.closed
+            if len(worker.runs) < worker.capacity and not worker.closed and not worker.file_latch
         ]
         if not free:
             return None
@@ -237,7 +239,7 @@ class Workers:
                 reason="NO_WORKER",
                 kind=ErrorKind.UNAVAILABLE,
             ) from None
-        return min(self._connected.values(), key=lambda worker: len(worker.runs))
+        return min(self._connected.values(), key=lambda worker: (bool(worker.file_latch), len(worker.runs)))
 
 
 def _give_up(

@@ -71,6 +71,7 @@ class WorkerService(Service, worker_pb2_grpc.WorkerServiceServicer):
                     state=state,
                     capacity=row.capacity,
                     active_runs=len(connected.runs) if connected else 0,
+                    file_latch=connected.file_latch if connected else "",
                 )
                 silence = self.plane.clock.monotonic() - connected.heard if connected else None
                 heard = row.heard if silence is None else self.plane.clock.now() - silence

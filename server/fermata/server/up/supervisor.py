@@ -257,6 +257,7 @@ class Supervisor:
             *("--server", self.address, "--token-file", str(self._places.worker_token)),
             *("--workers", str(settings.workers), "--capacity", str(settings.capacity)),
             *("--cache", str(settings.data / "packs-cache"), "--ready-fd", "{ready_fd}"),
+            *("--latch-file", str(settings.data / "HALT")),
             *("--log-level", settings.log_level, "--logs", str(self._places.logs)),
         ]
         if settings.ray_address:
@@ -292,6 +293,8 @@ class Supervisor:
             "RAY_AUTH_TOKEN_PATH": str(self._places.ray_token),
             # Ray would kill workers, and their hosts with them, where the machine's memory is short; the kernel chooses better.
             "RAY_memory_monitor_refresh_ms": "0",
+            # And wardens with their workers, before these have ended what is below.
+            "RAY_kill_child_processes_on_worker_exit": "false",
         }
 
 
