@@ -17,15 +17,17 @@ demo-slack: $(VENV)/.runtime $(SLACK_EMULATOR)
 	@$(BIN)/python -m fermata.agents.factory.demo.slack --emulator tests/e2e/slack/node_modules/local-slack-linux-x64/bin/local-slack \
 		--preload tests/e2e/slack/loopback.ts $(DEMO)
 
-## test: lint, types, import rules, protos, deploy files, all tests, 500 simulated histories, the faults that those must find, the model of the halt, and 10 rounds of chaos
+## test: lint, types, import rules, protos, deploy files, all tests, 500 simulated histories, the faults that those must find, the model of the halt, 100 real halts, and 10 rounds of chaos
 test: check unit histories mutants slack-emulator
 	$(BIN)/python -m pytest tests/model tests/integration tests/e2e $(PYTEST)
+	$(BIN)/python -m pytest tests/halts $(HALTS)
 	$(BIN)/python -m pytest tests/chaos $(CHAOS)
 
-## prove: the same at greater length: 10,000 histories, 100 rounds of chaos; goes on after a failure, to print them all
+## prove: the same at greater length: 10,000 histories, 1,000 real halts, 100 rounds of chaos; goes on after a failure, to print them all
 prove: $(VENV)/.dev
 	@failed=0; \
 	$(BIN)/python -m tests.simulation.run --seeds 0-9999 || failed=1; \
+	$(BIN)/python -m pytest tests/halts --rounds 1000 $(HALTS) || failed=1; \
 	$(BIN)/python -m pytest tests/chaos --rounds 100 $(CHAOS) || failed=1; \
 	exit $$failed
 
@@ -40,6 +42,11 @@ mutants: $(VENV)/.dev
 ## chaos: kill and freeze real processes while runs are at work; CHAOS="--rounds 1 --seed 7" plays one round again
 chaos: $(VENV)/.dev
 	$(BIN)/python -m pytest tests/chaos $(CHAOS)
+
+## halts: halt real work at random instants, twenty at once; HALTS="--rounds 20 --seed 40" plays some again
+.PHONY: halts
+halts: $(VENV)/.dev
+	$(BIN)/python -m pytest tests/halts $(HALTS)
 
 ## model: every interleaving of gate, latch, lease and host, checked by Spin (Debian's packages spin and gcc)
 .PHONY: model
