@@ -55,6 +55,8 @@ class Limits(BaseModel):
     tokens: int | None = Field(default=None, gt=0)
     repeated_calls: int | None = Field(default=None, gt=0)
     on_exceeded: Literal["ask", "halt"] | None = None
+    drain_seconds: float | None = Field(default=None, gt=0)
+    cancel_seconds: float | None = Field(default=None, gt=0)
 
 
 class AgentFile(BaseModel):

@@ -109,10 +109,14 @@ def _from_agent_file(text: AgentText, variables: Mapping[str, str]) -> Bundle:
         repeated_calls=content.limits.repeated_calls or 0,
         on_exceeded=_ON_EXCEEDED[content.limits.on_exceeded],
     )
-    if content.limits.wall_seconds is not None:
-        limits.wall_time.FromNanoseconds(round(content.limits.wall_seconds * 1e9))
-    if content.limits.tool_seconds is not None:
-        limits.tool_time.FromNanoseconds(round(content.limits.tool_seconds * 1e9))
+    for duration, seconds in (
+        (limits.wall_time, content.limits.wall_seconds),
+        (limits.tool_time, content.limits.tool_seconds),
+        (limits.drain_time, content.limits.drain_seconds),
+        (limits.cancel_time, content.limits.cancel_seconds),
+    ):
+        if seconds is not None:
+            duration.FromNanoseconds(round(seconds * 1e9))
     spec = agent_pb2.AgentSpec(
         graph=placed[0],
         pack_digest=digest_of(pack) if pack else "",

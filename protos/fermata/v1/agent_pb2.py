@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66\x65rmata/v1/agent.proto\x12\nfermata.v1\x1a\x14\x66\x65rmata/v1/run.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x01\n\x05\x41gent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12&\n\x08revision\x18\x03 \x01(\x0b\x32\x14.fermata.v1.Revision\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\"\xab\x01\n\x08Revision\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04spec\x18\x02 \x01(\x0b\x32\x15.fermata.v1.AgentSpec\x12\'\n\x06report\x18\x03 \x01(\x0b\x32\x17.fermata.v1.GraphReport\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x05 \x01(\t\"\xb7\x05\n\tAgentSpec\x12\r\n\x05graph\x18\x01 \x01(\t\x12\x13\n\x0bpack_digest\x18\x02 \x01(\t\x12\x31\n\x06models\x18\x03 \x03(\x0b\x32!.fermata.v1.AgentSpec.ModelsEntry\x12\r\n\x05tools\x18\x04 \x03(\t\x12\x46\n\x11tool_declarations\x18\x05 \x03(\x0b\x32+.fermata.v1.AgentSpec.ToolDeclarationsEntry\x12\x0e\n\x06policy\x18\x06 \x01(\t\x12\x13\n\x0b\x63ollections\x18\x07 \x03(\t\x12%\n\x06limits\x18\x08 \x01(\x0b\x32\x15.fermata.v1.RunLimits\x12;\n\x0b\x65nvironment\x18\t \x03(\x0b\x32&.fermata.v1.AgentSpec.EnvironmentEntry\x12\x33\n\x07secrets\x18\n \x03(\x0b\x32\".fermata.v1.AgentSpec.SecretsEntry\x12\x14\n\x0cinstructions\x18\x0b \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x0c \x01(\t\x12*\n\ndurability\x18\r \x01(\x0e\x32\x16.fermata.v1.Durability\x1a-\n\x0bModelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aT\n\x15ToolDeclarationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.fermata.v1.ToolDeclaration:\x02\x38\x01\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"H\n\x0fToolDeclaration\x12\'\n\x06\x65\x66\x66\x65\x63t\x18\x01 \x01(\x0e\x32\x17.fermata.v1.EffectClass\x12\x0c\n\x04risk\x18\x02 \x01(\t\"\x99\x02\n\tRunLimits\x12,\n\twall_time\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bsuper_steps\x18\x02 \x01(\x05\x12,\n\ttool_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11tool_result_bytes\x18\x04 \x01(\x03\x12\x17\n\x0f\x63oncurrent_runs\x18\x05 \x01(\x05\x12\x12\n\ntool_calls\x18\x06 \x01(\x05\x12\x0e\n\x06tokens\x18\x07 \x01(\x03\x12\x16\n\x0erepeated_calls\x18\x08 \x01(\x05\x12+\n\x0bon_exceeded\x18\t \x01(\x0e\x32\x16.fermata.v1.OnExceeded\"\x90\x01\n\x0bGraphReport\x12\r\n\x05nodes\x18\x01 \x03(\t\x12#\n\x05tools\x18\x02 \x03(\x0b\x32\x14.fermata.v1.ToolInfo\x12\x15\n\rhas_sync_code\x18\x03 \x01(\x08\x12\r\n\x05notes\x18\x04 \x03(\t\x12\x0f\n\x07mermaid\x18\x05 \x01(\t\x12\x16\n\x0e\x63onversational\x18\x06 \x01(\x08\"y\n\x08ToolInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\'\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\x0e\x32\x17.fermata.v1.EffectClass\x12\x0c\n\x04risk\x18\x04 \x01(\t\x12\x13\n\x0b\x61rgs_schema\x18\x05 \x01(\t\"\x8d\x01\n\x11\x41pplyAgentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04spec\x18\x02 \x01(\x0b\x32\x15.fermata.v1.AgentSpec\x12\x0c\n\x04pack\x18\x03 \x01(\x0c\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"\x1f\n\x0fGetAgentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"J\n\x11ListAgentsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"P\n\x12ListAgentsResponse\x12!\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x11.fermata.v1.Agent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x12\x44\x65leteAgentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x15\n\x13\x44\x65leteAgentResponse\"M\n\x14ListRevisionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x15ListRevisionsResponse\x12\'\n\trevisions\x18\x01 \x03(\x0b\x32\x14.fermata.v1.Revision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*h\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44URABILITY_SYNC\x10\x01\x12\x14\n\x10\x44URABILITY_ASYNC\x10\x02\x12\x13\n\x0f\x44URABILITY_EXIT\x10\x03*T\n\nOnExceeded\x12\x1b\n\x17ON_EXCEEDED_UNSPECIFIED\x10\x00\x12\x13\n\x0fON_EXCEEDED_ASK\x10\x01\x12\x14\n\x10ON_EXCEEDED_HALT\x10\x02\x32\xfd\x02\n\x0c\x41gentService\x12>\n\nApplyAgent\x12\x1d.fermata.v1.ApplyAgentRequest\x1a\x11.fermata.v1.Agent\x12:\n\x08GetAgent\x12\x1b.fermata.v1.GetAgentRequest\x1a\x11.fermata.v1.Agent\x12K\n\nListAgents\x12\x1d.fermata.v1.ListAgentsRequest\x1a\x1e.fermata.v1.ListAgentsResponse\x12N\n\x0b\x44\x65leteAgent\x12\x1e.fermata.v1.DeleteAgentRequest\x1a\x1f.fermata.v1.DeleteAgentResponse\x12T\n\rListRevisions\x12 .fermata.v1.ListRevisionsRequest\x1a!.fermata.v1.ListRevisionsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16\x66\x65rmata/v1/agent.proto\x12\nfermata.v1\x1a\x14\x66\x65rmata/v1/run.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc2\x01\n\x05\x41gent\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12&\n\x08revision\x18\x03 \x01(\x0b\x32\x14.fermata.v1.Revision\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\x06 \x01(\t\"\xab\x01\n\x08Revision\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04spec\x18\x02 \x01(\x0b\x32\x15.fermata.v1.AgentSpec\x12\'\n\x06report\x18\x03 \x01(\x0b\x32\x17.fermata.v1.GraphReport\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncreated_by\x18\x05 \x01(\t\"\xb7\x05\n\tAgentSpec\x12\r\n\x05graph\x18\x01 \x01(\t\x12\x13\n\x0bpack_digest\x18\x02 \x01(\t\x12\x31\n\x06models\x18\x03 \x03(\x0b\x32!.fermata.v1.AgentSpec.ModelsEntry\x12\r\n\x05tools\x18\x04 \x03(\t\x12\x46\n\x11tool_declarations\x18\x05 \x03(\x0b\x32+.fermata.v1.AgentSpec.ToolDeclarationsEntry\x12\x0e\n\x06policy\x18\x06 \x01(\t\x12\x13\n\x0b\x63ollections\x18\x07 \x03(\t\x12%\n\x06limits\x18\x08 \x01(\x0b\x32\x15.fermata.v1.RunLimits\x12;\n\x0b\x65nvironment\x18\t \x03(\x0b\x32&.fermata.v1.AgentSpec.EnvironmentEntry\x12\x33\n\x07secrets\x18\n \x03(\x0b\x32\".fermata.v1.AgentSpec.SecretsEntry\x12\x14\n\x0cinstructions\x18\x0b \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x0c \x01(\t\x12*\n\ndurability\x18\r \x01(\x0e\x32\x16.fermata.v1.Durability\x1a-\n\x0bModelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1aT\n\x15ToolDeclarationsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12*\n\x05value\x18\x02 \x01(\x0b\x32\x1b.fermata.v1.ToolDeclaration:\x02\x38\x01\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"H\n\x0fToolDeclaration\x12\'\n\x06\x65\x66\x66\x65\x63t\x18\x01 \x01(\x0e\x32\x17.fermata.v1.EffectClass\x12\x0c\n\x04risk\x18\x02 \x01(\t\"\xf8\x02\n\tRunLimits\x12,\n\twall_time\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bsuper_steps\x18\x02 \x01(\x05\x12,\n\ttool_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x11tool_result_bytes\x18\x04 \x01(\x03\x12\x17\n\x0f\x63oncurrent_runs\x18\x05 \x01(\x05\x12\x12\n\ntool_calls\x18\x06 \x01(\x05\x12\x0e\n\x06tokens\x18\x07 \x01(\x03\x12\x16\n\x0erepeated_calls\x18\x08 \x01(\x05\x12+\n\x0bon_exceeded\x18\t \x01(\x0e\x32\x16.fermata.v1.OnExceeded\x12-\n\ndrain_time\x18\n \x01(\x0b\x32\x19.google.protobuf.Duration\x12.\n\x0b\x63\x61ncel_time\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\"\x90\x01\n\x0bGraphReport\x12\r\n\x05nodes\x18\x01 \x03(\t\x12#\n\x05tools\x18\x02 \x03(\x0b\x32\x14.fermata.v1.ToolInfo\x12\x15\n\rhas_sync_code\x18\x03 \x01(\x08\x12\r\n\x05notes\x18\x04 \x03(\t\x12\x0f\n\x07mermaid\x18\x05 \x01(\t\x12\x16\n\x0e\x63onversational\x18\x06 \x01(\x08\"y\n\x08ToolInfo\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\'\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\x0e\x32\x17.fermata.v1.EffectClass\x12\x0c\n\x04risk\x18\x04 \x01(\t\x12\x13\n\x0b\x61rgs_schema\x18\x05 \x01(\t\"\x8d\x01\n\x11\x41pplyAgentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12#\n\x04spec\x18\x02 \x01(\x0b\x32\x15.fermata.v1.AgentSpec\x12\x0c\n\x04pack\x18\x03 \x01(\x0c\x12\x0c\n\x04\x65tag\x18\x04 \x01(\t\x12\x15\n\rvalidate_only\x18\x05 \x01(\x08\x12\x12\n\nrequest_id\x18\x06 \x01(\t\"\x1f\n\x0fGetAgentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"J\n\x11ListAgentsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"P\n\x12ListAgentsResponse\x12!\n\x06\x61gents\x18\x01 \x03(\x0b\x32\x11.fermata.v1.Agent\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"0\n\x12\x44\x65leteAgentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"\x15\n\x13\x44\x65leteAgentResponse\"M\n\x14ListRevisionsRequest\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x15ListRevisionsResponse\x12\'\n\trevisions\x18\x01 \x03(\x0b\x32\x14.fermata.v1.Revision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*h\n\nDurability\x12\x1a\n\x16\x44URABILITY_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44URABILITY_SYNC\x10\x01\x12\x14\n\x10\x44URABILITY_ASYNC\x10\x02\x12\x13\n\x0f\x44URABILITY_EXIT\x10\x03*T\n\nOnExceeded\x12\x1b\n\x17ON_EXCEEDED_UNSPECIFIED\x10\x00\x12\x13\n\x0fON_EXCEEDED_ASK\x10\x01\x12\x14\n\x10ON_EXCEEDED_HALT\x10\x02\x32\xfd\x02\n\x0c\x41gentService\x12>\n\nApplyAgent\x12\x1d.fermata.v1.ApplyAgentRequest\x1a\x11.fermata.v1.Agent\x12:\n\x08GetAgent\x12\x1b.fermata.v1.GetAgentRequest\x1a\x11.fermata.v1.Agent\x12K\n\nListAgents\x12\x1d.fermata.v1.ListAgentsRequest\x1a\x1e.fermata.v1.ListAgentsResponse\x12N\n\x0b\x44\x65leteAgent\x12\x1e.fermata.v1.DeleteAgentRequest\x1a\x1f.fermata.v1.DeleteAgentResponse\x12T\n\rListRevisions\x12 .fermata.v1.ListRevisionsRequest\x1a!.fermata.v1.ListRevisionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,10 +42,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTSPEC_ENVIRONMENTENTRY']._serialized_options = b'8\001'
   _globals['_AGENTSPEC_SECRETSENTRY']._loaded_options = None
   _globals['_AGENTSPEC_SECRETSENTRY']._serialized_options = b'8\001'
-  _globals['_DURABILITY']._serialized_start=2400
-  _globals['_DURABILITY']._serialized_end=2504
-  _globals['_ONEXCEEDED']._serialized_start=2506
-  _globals['_ONEXCEEDED']._serialized_end=2590
+  _globals['_DURABILITY']._serialized_start=2495
+  _globals['_DURABILITY']._serialized_end=2599
+  _globals['_ONEXCEEDED']._serialized_start=2601
+  _globals['_ONEXCEEDED']._serialized_end=2685
   _globals['_AGENT']._serialized_start=126
   _globals['_AGENT']._serialized_end=320
   _globals['_REVISION']._serialized_start=323
@@ -63,27 +63,27 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOOLDECLARATION']._serialized_start=1194
   _globals['_TOOLDECLARATION']._serialized_end=1266
   _globals['_RUNLIMITS']._serialized_start=1269
-  _globals['_RUNLIMITS']._serialized_end=1550
-  _globals['_GRAPHREPORT']._serialized_start=1553
-  _globals['_GRAPHREPORT']._serialized_end=1697
-  _globals['_TOOLINFO']._serialized_start=1699
-  _globals['_TOOLINFO']._serialized_end=1820
-  _globals['_APPLYAGENTREQUEST']._serialized_start=1823
-  _globals['_APPLYAGENTREQUEST']._serialized_end=1964
-  _globals['_GETAGENTREQUEST']._serialized_start=1966
-  _globals['_GETAGENTREQUEST']._serialized_end=1997
-  _globals['_LISTAGENTSREQUEST']._serialized_start=1999
-  _globals['_LISTAGENTSREQUEST']._serialized_end=2073
-  _globals['_LISTAGENTSRESPONSE']._serialized_start=2075
-  _globals['_LISTAGENTSRESPONSE']._serialized_end=2155
-  _globals['_DELETEAGENTREQUEST']._serialized_start=2157
-  _globals['_DELETEAGENTREQUEST']._serialized_end=2205
-  _globals['_DELETEAGENTRESPONSE']._serialized_start=2207
-  _globals['_DELETEAGENTRESPONSE']._serialized_end=2228
-  _globals['_LISTREVISIONSREQUEST']._serialized_start=2230
-  _globals['_LISTREVISIONSREQUEST']._serialized_end=2307
-  _globals['_LISTREVISIONSRESPONSE']._serialized_start=2309
-  _globals['_LISTREVISIONSRESPONSE']._serialized_end=2398
-  _globals['_AGENTSERVICE']._serialized_start=2593
-  _globals['_AGENTSERVICE']._serialized_end=2974
+  _globals['_RUNLIMITS']._serialized_end=1645
+  _globals['_GRAPHREPORT']._serialized_start=1648
+  _globals['_GRAPHREPORT']._serialized_end=1792
+  _globals['_TOOLINFO']._serialized_start=1794
+  _globals['_TOOLINFO']._serialized_end=1915
+  _globals['_APPLYAGENTREQUEST']._serialized_start=1918
+  _globals['_APPLYAGENTREQUEST']._serialized_end=2059
+  _globals['_GETAGENTREQUEST']._serialized_start=2061
+  _globals['_GETAGENTREQUEST']._serialized_end=2092
+  _globals['_LISTAGENTSREQUEST']._serialized_start=2094
+  _globals['_LISTAGENTSREQUEST']._serialized_end=2168
+  _globals['_LISTAGENTSRESPONSE']._serialized_start=2170
+  _globals['_LISTAGENTSRESPONSE']._serialized_end=2250
+  _globals['_DELETEAGENTREQUEST']._serialized_start=2252
+  _globals['_DELETEAGENTREQUEST']._serialized_end=2300
+  _globals['_DELETEAGENTRESPONSE']._serialized_start=2302
+  _globals['_DELETEAGENTRESPONSE']._serialized_end=2323
+  _globals['_LISTREVISIONSREQUEST']._serialized_start=2325
+  _globals['_LISTREVISIONSREQUEST']._serialized_end=2402
+  _globals['_LISTREVISIONSRESPONSE']._serialized_start=2404
+  _globals['_LISTREVISIONSRESPONSE']._serialized_end=2493
+  _globals['_AGENTSERVICE']._serialized_start=2688
+  _globals['_AGENTSERVICE']._serialized_end=3069
 # @@protoc_insertion_point(module_scope)

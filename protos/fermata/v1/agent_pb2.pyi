@@ -374,6 +374,8 @@ class RunLimits(_message.Message):
     TOKENS_FIELD_NUMBER: _builtins.int
     REPEATED_CALLS_FIELD_NUMBER: _builtins.int
     ON_EXCEEDED_FIELD_NUMBER: _builtins.int
+    DRAIN_TIME_FIELD_NUMBER: _builtins.int
+    CANCEL_TIME_FIELD_NUMBER: _builtins.int
     super_steps: _builtins.int
     """Most super-steps; 100 where 0."""
     tool_result_bytes: _builtins.int
@@ -396,6 +398,16 @@ class RunLimits(_message.Message):
     def tool_time(self) -> _duration_pb2.Duration:
         """Longest time of one tool call."""
 
+    @_builtins.property
+    def drain_time(self) -> _duration_pb2.Duration:
+        """How long calls that have started may take to end by themselves when a run is halted, before they are cancelled; 0 where not set.
+        Nothing starts meanwhile.
+        """
+
+    @_builtins.property
+    def cancel_time(self) -> _duration_pb2.Duration:
+        """How long a cancelled run may take to stop before its host is killed; 2 s where not set."""
+
     def __init__(
         self,
         *,
@@ -408,10 +420,12 @@ class RunLimits(_message.Message):
         tokens: _builtins.int = ...,
         repeated_calls: _builtins.int = ...,
         on_exceeded: Global___OnExceeded.ValueType = ...,
+        drain_time: _duration_pb2.Duration | None = ...,
+        cancel_time: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["tool_time", b"tool_time", "wall_time", b"wall_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["cancel_time", b"cancel_time", "drain_time", b"drain_time", "tool_time", b"tool_time", "wall_time", b"wall_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["concurrent_runs", b"concurrent_runs", "on_exceeded", b"on_exceeded", "repeated_calls", b"repeated_calls", "super_steps", b"super_steps", "tokens", b"tokens", "tool_calls", b"tool_calls", "tool_result_bytes", b"tool_result_bytes", "tool_time", b"tool_time", "wall_time", b"wall_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cancel_time", b"cancel_time", "concurrent_runs", b"concurrent_runs", "drain_time", b"drain_time", "on_exceeded", b"on_exceeded", "repeated_calls", b"repeated_calls", "super_steps", b"super_steps", "tokens", b"tokens", "tool_calls", b"tool_calls", "tool_result_bytes", b"tool_result_bytes", "tool_time", b"tool_time", "wall_time", b"wall_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

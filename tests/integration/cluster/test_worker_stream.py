@@ -18,7 +18,7 @@ from fermata.agents.inference.readings import Pair, Reading
 from fermata.server.cluster.hosts import GraphNotLoadedError
 from fermata.server.cluster.testing import Connection, FakeHost, FakeServer, FakeZygotes
 from fermata.server.cluster.worker import InferenceUnavailableError, Worker
-from fermata.v1.agent_pb2 import AgentSpec
+from fermata.v1.agent_pb2 import AgentSpec, RunLimits
 from fermata.v1.run_pb2 import RunError, TokenDelta
 from fermata.v1.worker_pb2 import (
     Ack,
@@ -280,6 +280,22 @@ async def test_a_host_that_does_not_answer_a_halt_is_killed_and_the_runs_beside_
     assert list(ended.leases) == [lease("r2")]
     assert host.killed
     assert not worker.leases
+
+
+async def test_how_long_a_halted_run_may_take_is_its_agents_to_say(
+    server: FakeServer, worker: Worker, zygotes: FakeZygotes
+) -> None:
+    connection = await server.connection()
+    limits = RunLimits()
+    limits.drain_time.FromMilliseconds(30)
+    limits.cancel_time.FromMilliseconds(20)
+    spec = AgentSpec(graph=ASYNC_SPEC.graph, limits=limits)
+    connection.send(assign=assign("r1", spec=spec))
+    await reached(zygotes, "r1")
+    began = asyncio.get_running_loop().time()
+    connection.send(stop=halt("r1", grace_seconds=60))
+    assert (await connection.next("stop_report")).killed
+    assert asyncio.get_running_loop().time() - began >= 0.05
 
 
 async def test_a_host_that_speaks_for_a_run_of_another_host_is_killed_and_not_heard(

@@ -221,6 +221,41 @@ async def test_a_halt_cancels_an_async_tool_and_is_answered_when_nothing_moves(
     assert ledger.starts("move") == 0
 
 
+@pytest.mark.parametrize("ends_in_time", [True, False])
+async def test_a_call_may_end_by_itself_while_a_halted_run_drains_and_nothing_starts(
+    host_of: Any, ledger: Any, ends_in_time: bool
+) -> None:
+    started, may_end = asyncio.Event(), asyncio.Event()
+
+    @tool
+    async def long() -> str:
+        """Long."""
+        started.set()
+        try:
+            await may_end.wait()
+        except asyncio.CancelledError:
+            CALLS.append("cancelled")
+            raise
+        return "ended"
+
+    async def act(state: MessagesState) -> dict[str, Any]:
+        return {"messages": [AIMessage(await long.ainvoke({}))]}
+
+    limits = agent_pb2.RunLimits()
+    limits.drain_time.FromMilliseconds(60_000 if ends_in_time else 1)
+    worker = await host_of(chain(act, calls_move))
+    await worker.assign(HELLO, spec=agent_pb2.AgentSpec(limits=limits))
+    await started.wait()
+    worker.stop(HALT)
+    if ends_in_time:
+        may_end.set()
+    await worker.until(lambda: ledger.stopped)
+    assert ([] if ends_in_time else ["cancelled"]) == CALLS
+    expected = run_pb2.STEP_OUTCOME_FINISHED if ends_in_time else run_pb2.STEP_OUTCOME_FAILED
+    assert [closed.outcome for closed in ledger.closed] == [expected]
+    assert ledger.starts("move") == 0
+
+
 async def test_a_halt_is_answered_right_behind_the_end_of_what_it_cut_off(host_of: Any, ledger: Any) -> None:
     started = asyncio.Event()
 

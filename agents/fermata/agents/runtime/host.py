@@ -109,7 +109,7 @@ class Host:
                     self._nothing_is_here(stop)
                 return
             if stop.mode == worker_pb2.STOP_MODE_HALT:
-                run.stop(f"halted by {stop.latch}")
+                run.stop(f"halted by {stop.latch}", drains=bool(drain_seconds(run)))
             elif stop.mode == worker_pb2.STOP_MODE_DROP:
                 run.stop("the lease is lost", silent=True)
             elif stop.mode == worker_pb2.STOP_MODE_HOLD:
@@ -199,6 +199,10 @@ class Host:
     ) -> None:
         """Answer a stop once nothing of the run moves any more. Never answers while something does: a halt's process is killed
         then."""
+        if stop.mode == worker_pb2.STOP_MODE_HALT and (seconds := drain_seconds(run)):
+            # What has started may end by itself; nothing starts.
+            await asyncio.wait([asyncio.wrap_future(run.activity.closed())], timeout=seconds)
+            run.on_stop()
         await execution.halted()
         task.cancel()
         stopped = worker_pb2.HostStopped(latch=stop.latch, not_started=run.not_started)
@@ -208,6 +212,11 @@ class Host:
     def _end(self, code: int) -> None:
         if not self._over.done():
             self._over.set_result(code)
+
+
+def drain_seconds(run: ActiveRun) -> float:
+    """How long what has started may take to end by itself when the run is halted."""
+    return run.spec.limits.drain_time.ToNanoseconds() / 1e9
 
 
 def run_host(sock: socket.socket, graph: Pregel[Any, Any, Any, Any]) -> int:

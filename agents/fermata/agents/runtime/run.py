@@ -93,17 +93,19 @@ class ActiveRun:
         """True where something waits to be committed."""
         return bool(self._commit.ByteSize())
 
-    def stop(self, cause: str, *, silent: bool = False) -> None:
+    def stop(self, cause: str, *, silent: bool = False, drains: bool = False) -> None:
         """Let nothing of this run start from now on, and cancel its execution. May be called from any thread; the first
         cause stays.
 
         :param silent: write nothing any more, for the lease is lost.
+        :param drains: leave it to the caller to cancel what has started.
         """
         with self._lock:
             self.silent = self.silent or silent
         if not self.stop_cause:
             self.stop_cause = cause
-            self.on_stop()
+            if not drains:
+                self.on_stop()
         if self.silent:
             self.wire.give_up(self.lease, RunStopped(self.stop_cause))
 

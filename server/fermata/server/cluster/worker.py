@@ -86,6 +86,10 @@ class _Run:
     host: HostProcess | None = None
     alone: bool = True
     """True where its host carries no other run."""
+    drain_seconds: float = 0.0
+    """How long its host lets calls go on that have started, when it is halted."""
+    cancel_seconds: float = 0.0
+    """And then for them to be cancelled; 0 where the agent does not say."""
     waiting: list[ServerMessage] = field(default_factory=list)
     """For the host, while there is none yet."""
     stop: Stop | None = None
@@ -237,7 +241,15 @@ class Worker:
             return  # the repeat of an assignment changes nothing
         for older in [other for other in self._runs if other[0] == key[0] and other[1] < key[1]]:
             self._drop(older)
-        run = _Run(key, assign.lease, alone=not assign.shared_host, waiting=[message])
+        limits = assign.spec.limits
+        run = _Run(
+            key,
+            assign.lease,
+            alone=not assign.shared_host,
+            drain_seconds=limits.drain_time.ToNanoseconds() / 1e9,
+            cancel_seconds=limits.cancel_time.ToNanoseconds() / 1e9,
+            waiting=[message],
+        )
         self._runs[key] = run
         self._spawn(self._start(run, assign))
 
@@ -423,7 +435,8 @@ class Worker:
         """Ends a host that has not answered a halt. The runs beside it share its fate: nothing less than a
         process can be stopped for certain.
         """
-        await asyncio.sleep(stop.grace_seconds or DEFAULT_GRACE_SECONDS)
+        grace = run.cancel_seconds or stop.grace_seconds or DEFAULT_GRACE_SECONDS
+        await asyncio.sleep(run.drain_seconds + grace)
         log.warning("host %d of %s does not answer a halt; it is killed", host.pid, run.key[0])
         await host.kill()
         # What is told of it is told where its end is noticed.
