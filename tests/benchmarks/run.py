@@ -27,6 +27,7 @@ from tests.benchmarks.figures.crashes import crash
 from tests.benchmarks.figures.halts import halt
 from tests.benchmarks.figures.idle import idle
 from tests.benchmarks.figures.inference import embed, search
+from tests.benchmarks.figures.kills import kills, loaded, many
 from tests.benchmarks.figures.langgraph_dev import langgraph_dev
 from tests.benchmarks.figures.plane import start
 from tests.benchmarks.figures.queue import queue
@@ -42,6 +43,9 @@ GROUPS: dict[str, Measure] = {
     "plain": plain,
     "approve": approve,
     "halt": halt,
+    "halt-kills": kills,
+    "halt-many": many,
+    "halt-load": loaded,
     "slack": slack,
     "throughput": throughput,
     "embed": embed,
