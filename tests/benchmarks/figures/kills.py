@@ -29,6 +29,8 @@ MANY = {100: 20, 1_000: 5}
 """How many runs a latch covers, to how often."""
 AT_WORK = 100
 """Of these so many are in a call, and the others wait for a person."""
+LONG_SECONDS = "900"
+"""Beyond what it takes to start a thousand runs."""
 LOADED = 200
 LOAD_LANES = 16
 LATCHED_AIM_MS, SETTLED_AIM_MS, KILLED_AIM_MS = 15.0, 30.0, 100.0
@@ -142,7 +144,7 @@ async def _started(bench: Bench, count: int) -> list[str]:
     async def lane() -> None:
         for number in left:
             at_work = number < AT_WORK
-            run = await bench.client.runs.create(CALLING, "60" if at_work else ASKS)
+            run = await bench.client.runs.create(CALLING, LONG_SECONDS if at_work else ASKS)
             runs.append(run.name)
             until = run_pb2.EVENT_TYPE_STEP_STARTED if at_work else run_pb2.EVENT_TYPE_AWAITING
             await bench.feed.until(run.name, until, seconds=120.0)
