@@ -104,7 +104,7 @@ MUTANTS = (
         f"{SERVER}/rpc/latches.py",
         """            return once(transaction, caller, "CreateLatch", request, produce, latch_pb2.Latch)
 
-        return await self.plane.write(operation, urgent=True)
+        return await self.plane.write(operation, at_once=True)
 """,
         """            return once(transaction, caller, "CreateLatch", request, produce, latch_pb2.Latch)
 
@@ -116,7 +116,7 @@ MUTANTS = (
             latch = operation(transaction)
             written.get_loop().call_soon(written.set_result, latch)
 
-        self.plane.spawn(self.plane.write(early, urgent=True), "a latch")
+        self.plane.spawn(self.plane.write(early, at_once=True), "a latch")
         return await written
 """,
         seed=9,

@@ -104,7 +104,7 @@ class SimulatedDatabase(Database):
     def _acknowledge(self, batch: list[_Operation]) -> None:
         self._settle(batch)
         self._writing = False
-        if self._urgent or self._queued:
+        if self._is_wanted:
             self._wake_writer()
 
     def leave(self, *, power_lost: bool = False) -> None:

@@ -124,10 +124,15 @@ class ControlPlane:
         await self.database.close()
 
     async def write(
-        self, operation: Callable[[Transaction], T], *, urgent: bool = False, size_bytes: int = 0
+        self,
+        operation: Callable[[Transaction], T],
+        *,
+        urgent: bool = False,
+        at_once: bool = False,
+        size_bytes: int = 0,
     ) -> T:
         """Run a domain operation; see :meth:`Database.write`."""
-        return await self.database.write(operation, urgent=urgent, size_bytes=size_bytes)
+        return await self.database.write(operation, urgent=urgent, at_once=at_once, size_bytes=size_bytes)
 
     async def read(self, operation: Callable[[Connection], T]) -> T:
         """Run a query; see :meth:`Database.read`."""

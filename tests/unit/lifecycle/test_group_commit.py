@@ -59,8 +59,11 @@ class Order:
         self._database = database
         self.ran: list[str] = []
 
-    def submit(self, name: str, *, urgent: bool = False, size_bytes: int = 0) -> asyncio.Future[None]:
-        return self._database.submit(functools.partial(self._run, name), urgent=urgent, size_bytes=size_bytes)
+    def submit(
+        self, name: str, *, urgent: bool = False, at_once: bool = False, size_bytes: int = 0
+    ) -> asyncio.Future[None]:
+        operation = functools.partial(self._run, name)
+        return self._database.submit(operation, urgent=urgent, at_once=at_once, size_bytes=size_bytes)
 
     async def stop_inside(
         self, name: str, size_bytes: int = 0
@@ -163,6 +166,21 @@ async def test_an_urgent_operation_behind_hundreds_runs_next(
     await urgent
     await asyncio.gather(first, *queued)
     assert order.ran[2:] == [str(number) for number in range(500)]
+
+
+async def test_a_latch_goes_ahead_of_gates_and_its_flush_waits_for_nothing_behind_it(
+    database: Database, commits: Commits, order: Order
+) -> None:
+    first, go = await order.stop_inside("first")
+    gates = [order.submit(f"gate {number}", urgent=True) for number in range(3)]
+    latch = order.submit("latch", at_once=True)
+    commits.hold()
+    go()
+    await asyncio.to_thread(commits.reached.wait, 10)
+    assert order.ran == ["first", "latch"]
+    commits.go.set()
+    await asyncio.gather(first, latch, *gates)
+    assert commits.count == 2
 
 
 async def test_a_gate_waits_for_one_large_checkpoint_at_the_most(database: Database, order: Order) -> None:

@@ -62,7 +62,7 @@ class LatchService(Service, latch_pb2_grpc.LatchServiceServicer):
 
             return once(transaction, caller, "CreateLatch", request, produce, latch_pb2.Latch)
 
-        return await self.plane.write(operation, urgent=True)
+        return await self.plane.write(operation, at_once=True)
 
     @unary
     async def GetLatch(self, request: latch_pb2.GetLatchRequest, caller: Caller) -> latch_pb2.Latch:

@@ -64,14 +64,20 @@ class Transaction:
 
 
 class _Operation:
-    __slots__ = ("error", "function", "future", "publication", "result", "size_bytes")
+    __slots__ = ("error", "function", "future", "is_last", "publication", "result", "size_bytes")
 
     def __init__(
-        self, function: Callable[[Transaction], Any], future: asyncio.Future[Any], size_bytes: int
+        self,
+        function: Callable[[Transaction], Any],
+        future: asyncio.Future[Any],
+        size_bytes: int,
+        is_last: bool,
     ) -> None:
         self.function = function
         self.future = future
         self.size_bytes = size_bytes
+        self.is_last = is_last
+        """Nothing joins its batch after it."""
         self.result: Any = None
         self.error: BaseException | None = None
         self.publication = Publication()
@@ -103,6 +109,7 @@ class Database:
         self._writer = self._open_writer()
         self._reader_engine = _engine(path, writer=False)
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix="store-read")
+        self._at_once: deque[_Operation] = deque()
         self._urgent: deque[_Operation] = deque()
         self._queued: deque[_Operation] = deque()
         self._passed_over = False
@@ -115,26 +122,37 @@ class Database:
         self._start_writing()
 
     async def write(
-        self, operation: Callable[[Transaction], T], *, urgent: bool = False, size_bytes: int = 0
+        self,
+        operation: Callable[[Transaction], T],
+        *,
+        urgent: bool = False,
+        at_once: bool = False,
+        size_bytes: int = 0,
     ) -> T:
         """Run ``operation`` in a transaction and return its result once that is on disk.
 
         :param urgent: gates and latches go ahead of everything that waits.
+        :param at_once: latches go ahead of gates as well, and their flush waits for nothing else.
         :param size_bytes: about how much it writes, where that is much.
         :raises DomainError: what the operation refuses; STORE_OVERLOADED where too much waits; STORE_UNAVAILABLE where the
             disk fails, in which case nothing of it was written.
         """
-        return await self.submit(operation, urgent=urgent, size_bytes=size_bytes)
+        return await self.submit(operation, urgent=urgent, at_once=at_once, size_bytes=size_bytes)
 
     def submit(
-        self, operation: Callable[[Transaction], T], *, urgent: bool = False, size_bytes: int = 0
+        self,
+        operation: Callable[[Transaction], T],
+        *,
+        urgent: bool = False,
+        at_once: bool = False,
+        size_bytes: int = 0,
     ) -> asyncio.Future[T]:
         """Queue ``operation`` and return the future of its result. Operations of one lane run in the order of these calls.
 
         :raises DomainError: STORE_OVERLOADED, STORE_UNAVAILABLE where the store is closing.
         """
         future: asyncio.Future[T] = self._loop.create_future()
-        item = _Operation(operation, future, 0 if urgent else size_bytes)
+        item = _Operation(operation, future, 0 if urgent else size_bytes, at_once)
         with self._wake:
             if self._closing:
                 raise StoreTroubleError("The store is closing; try again.")
@@ -142,7 +160,10 @@ class Database:
                 raise StoreTroubleError(
                     f"{MAX_QUEUED} operations are waiting for the disk; try again.", overloaded=True
                 )
-            (self._urgent if urgent else self._queued).append(item)
+            if at_once:
+                self._at_once.append(item)
+            else:
+                (self._urgent if urgent else self._queued).append(item)
             self._wake_writer()
         return future
 
@@ -198,14 +219,18 @@ class Database:
     def _wait(self) -> bool:
         """Wait for something to write; False where there is nothing and the store is closing."""
         with self._wake:
-            while not self._urgent and not self._queued and not self._closing:
+            while not self._is_wanted and not self._closing:
                 self._wake.wait()
-            return bool(self._urgent or self._queued)
+            return self._is_wanted
+
+    @property
+    def _is_wanted(self) -> bool:
+        return bool(self._at_once or self._urgent or self._queued)
 
     def _batch(self) -> Iterator[_Operation]:
         """What shares the next flush, each chosen as late as can be: what is urgent and comes while others are written goes next.
 
-        Nothing follows what is large. Beside something urgent it is passed over, once: so a gate waits for one large operation at the
+        Nothing follows a latch, and nothing what is large. Beside something urgent it is passed over, once: so a gate waits for one large operation at the
         most, be it under way or in its own batch. The last place is not for what is urgent: however much of that comes, the rest goes
         on.
         """
@@ -215,7 +240,9 @@ class Database:
                 if size_bytes >= MAX_BATCH_BYTES:
                     return
                 is_last = place == MAX_BATCH - 1
-                if self._urgent and not (is_last and self._queued):
+                if self._at_once:
+                    item, is_urgent = self._at_once.popleft(), True
+                elif self._urgent and not (is_last and self._queued):
                     item, is_urgent = self._urgent.popleft(), True
                 elif self._queued:
                     is_large = self._queued[0].size_bytes >= MAX_BATCH_BYTES
@@ -228,6 +255,8 @@ class Database:
                     return
             size_bytes += item.size_bytes
             yield item
+            if item.is_last and not self._at_once:
+                return
 
     def _run(self, connection: Connection) -> list[_Operation]:
         """One transaction for a batch; a savepoint each, so that a refusal undoes its own operation only."""
