@@ -17,10 +17,9 @@ demo-slack: $(VENV)/.runtime $(SLACK_EMULATOR)
 	@$(BIN)/python -m fermata.agents.factory.demo.slack --emulator tests/e2e/slack/node_modules/local-slack-linux-x64/bin/local-slack \
 		--preload tests/e2e/slack/loopback.ts $(DEMO)
 
-## test: lint, types, import rules, protos, deploy files, all tests, 500 simulated histories, the faults that those must find, the model of the halt, 100 real halts, and 10 rounds of chaos
+## test: lint, types, import rules, protos, deploy files, all tests, 500 simulated histories, the faults that those must find, the model of the halt, and 10 rounds of chaos
 test: check unit histories mutants slack-emulator
 	$(BIN)/python -m pytest tests/model tests/integration tests/e2e $(PYTEST)
-	$(BIN)/python -m pytest tests/halts $(HALTS)
 	$(BIN)/python -m pytest tests/chaos $(CHAOS)
 
 ## prove: the same at greater length: 10,000 histories, 1,000 real halts, 100 rounds of chaos; goes on after a failure, to print them all
