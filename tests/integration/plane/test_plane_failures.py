@@ -17,6 +17,7 @@ import fermata.agents.factory
 from fermata.agents.factory.client import PLANT_URL_VARIABLE
 from fermata.client import Client, FermataError
 from fermata.client.bundle import read
+from fermata.server.up.proc import process_table
 from fermata.v1 import approval_pb2, run_pb2
 
 pytestmark = pytest.mark.ray
@@ -262,6 +263,20 @@ async def test_a_zombies_outcome_is_taken_and_its_call_is_not_repeated(
     await eventually("the zombie has reported its outcome", known)
     assert [a["content"] for a in await run.answers()] == ["paid"]
     assert [line.split()[0] for line in effects.lines()] == ["start", "end"]
+
+
+async def test_a_worker_ends_with_its_warden_and_its_runs_go_on(
+    driver: Driver, client: Client, effects: Effects
+) -> None:
+    run = await driver.talk("asynchronous", [("slow_look", {"mark": str(effects)})])
+    host = await effects.pid()
+    worker = await driver.worker_of(run.name)
+    (warden,) = [entry.pid for entry in process_table() if entry.parent == worker.pid]
+    os.kill(warden, signal.SIGKILL)
+    assert await effects.pid(2) != host
+    effects.let_go()
+    assert [a["content"] for a in await run.answers()] == ["42"]
+    await driver.workers()
 
 
 async def test_a_question_about_what_happened_outlives_a_halt(

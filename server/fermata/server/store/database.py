@@ -230,9 +230,9 @@ class Database:
     def _batch(self) -> Iterator[_Operation]:
         """What shares the next flush, each chosen as late as can be: what is urgent and comes while others are written goes next.
 
-        Nothing follows a latch, and nothing what is large. Beside something urgent it is passed over, once: so a gate waits for one large operation at the
-        most, be it under way or in its own batch. The last place is not for what is urgent: however much of that comes, the rest goes
-        on.
+        Nothing follows a latch: its flush is waited for by whoever has set it. Nothing follows what is large, and beside something
+        urgent that is passed over, once: so a gate waits for one large operation at the most, be it under way or in its own batch.
+        The last place is not for what is urgent: however much of that comes, the rest goes on.
         """
         size_bytes, is_urgent = 0, False
         for place in range(MAX_BATCH):
