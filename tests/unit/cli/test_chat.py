@@ -145,6 +145,13 @@ class Terminal:
             assert time.monotonic() < end, f"{words!r} did not appear:\n{self.text}"
             self._read(end - time.monotonic())
 
+    def until_asked(self) -> None:
+        """Read until the chat waits for a line: a key pressed before that is a signal to nobody."""
+        end = time.monotonic() + PATIENCE_SECONDS
+        while self._screen.display[self._screen.cursor.y].strip() != "›":
+            assert time.monotonic() < end, f"no prompt appeared:\n{self.text}"
+            self._read(end - time.monotonic())
+
     def wait(self) -> int:
         """Read until the process has ended; its exit code."""
         end = time.monotonic() + PATIENCE_SECONDS
@@ -221,6 +228,7 @@ def test_ctrl_c_asks_whether_to_halt(terminal: Terminal, server: Any) -> None:
     terminal.until("A run is going on.")
     terminal.type("h\r")
     terminal.until("settled in 4.2 ms")
+    terminal.until_asked()
     terminal.type("\x03")
     assert terminal.wait() == 0
 
